@@ -19,16 +19,18 @@ import msgspec
 
 from avllm.errors import DownloadError, ModelNotFoundError
 from avllm.models.progress import ProgressCallback, ProgressEvent
-from avllm.models.pull.checksum import CHUNK_BYTES, check_digest, hash_file
+from avllm.models.pull.checksum import check_digest, hash_file
 from avllm.models.pull.partial_file import Fingerprint, PartialFile
 from avllm.models.source import redact_url
 from avllm.models.store import StoredFile
 
 GGUF_MAGIC = b"GGUF"
+CHUNK_BYTES = 1 << 17
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 # Pauses between attempts that brought nothing new, in seconds; after the last one we give up.
 RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
+_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 # Statuses that say "later" rather than "no": timeout, too early, too many, and every 5xx.
 _LATER = frozenset({408, 425, 429})
 _CONTENT_RANGE = re.compile(r"^bytes (?:(?P<start>\d+)-\d+|\*)/(?P<total>\d+|\*)$")
@@ -149,9 +151,9 @@ def _begin(remote: RemoteFile, partial: PartialFile, response: httpx2.Response) 
     _check_status(remote, response)
     content_range = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
     total = _total(response, content_range)
-    if response.status_code == httpx2.codes.OK:
+    if response.status_code == _OK:
         partial.restart(Fingerprint(remote.url, _validator(response), total))
-    elif response.status_code == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+    elif response.status_code == _RANGE_NOT_SATISFIABLE:
         if total != partial.size or not _same_version(remote, partial, response, total):
             partial.restart(Fingerprint(remote.url))
             raise _TryLaterError("the server has fewer bytes than are here already")
@@ -173,7 +175,7 @@ def _begin(remote: RemoteFile, partial: PartialFile, response: httpx2.Response) 
 def _check_status(remote: RemoteFile, response: httpx2.Response) -> None:
     status = response.status_code
     where = redact_url(remote.url)
-    if status in (200, 206, 416):
+    if status in (_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE):
         return
     if status in _LATER or status >= 500:
         raise _TryLaterError(f"the server answers {status} {response.reason_phrase}".rstrip())
@@ -191,7 +193,7 @@ def _total(response: httpx2.Response, content_range: re.Match[str] | None) -> in
     if content_range is not None:
         return None if content_range["total"] == "*" else int(content_range["total"])
     length = response.headers.get("content-length", "")
-    return int(length) if response.status_code == httpx2.codes.OK and length.isdigit() else None
+    return int(length) if response.status_code == _OK and length.isdigit() else None
 
 
 def _validator(response: httpx2.Response) -> str | None:
@@ -228,10 +230,11 @@ def _check_magic(remote: RemoteFile, chunk: bytes) -> None:
 
 
 def _verify(remote: RemoteFile, partial: PartialFile) -> None:
-    if remote.sha256 is None:
-        return
     try:
-        check_digest(remote.name, partial.sha256, remote.sha256)
+        if not partial.size:
+            raise DownloadError(f"{redact_url(remote.url)} is empty: there is no model to pull.")
+        if remote.sha256 is not None:
+            check_digest(remote.name, partial.sha256, remote.sha256)
     except DownloadError:
         partial.discard()
         raise

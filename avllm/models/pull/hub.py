@@ -60,14 +60,15 @@ def _model_info(repo: str) -> ModelInfo:
 
 
 def _translated(repo: str, error: Exception) -> AvllmError:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     if isinstance(error, GatedRepoError):
         return DownloadError(
             f"{repo} asks its users to accept terms first. Accept them on its page, then set "
             "HF_TOKEN to a token of your account."
         )
-    if isinstance(error, RepositoryNotFoundError):
+    # By status: mirrors behind HF_ENDPOINT do not all send the hub's own error codes.
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 404):
         return ModelNotFoundError(
             f"Hugging Face has no repository {repo} that may be read. Check the spelling; for a "
             "private one set HF_TOKEN."
