@@ -7,7 +7,7 @@ when something is pulled.
 from __future__ import annotations
 
 from avllm.models.progress import ProgressCallback, ProgressEvent
-from avllm.models.registry import DEFAULT_MODEL, REGISTRY, RegisteredModel
+from avllm.models.registry import DEFAULT_MODEL, REGISTRY, RegisteredModel, find_registered
 from avllm.models.resolve import ResolvedModel, find_stored, resolve
 from avllm.models.store import ModelStore, StoredFile, StoredModel
 
@@ -21,6 +21,7 @@ __all__ = [
     "ResolvedModel",
     "StoredFile",
     "StoredModel",
+    "find_registered",
     "find_stored",
     "resolve",
 ]
