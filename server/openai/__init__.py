@@ -1,0 +1,1 @@
+"""The OpenAI dialect: schemas, conversion to and from the engine, routes."""
