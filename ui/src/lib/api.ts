@@ -113,14 +113,11 @@ function toChunk(raw: RawChunk): Chunk {
 
 interface ModelCard {
   id: string;
-  max_model_len?: number;
-  context_length?: number;
-  meta?: { n_ctx?: number } | null;
+  meta?: { context_length?: number } | null;
 }
 
 function toModel(card: ModelCard): Model {
-  const contextLength = card.max_model_len ?? card.context_length ?? card.meta?.n_ctx ?? null;
-  return { id: card.id, contextLength };
+  return { id: card.id, contextLength: card.meta?.context_length ?? null };
 }
 
 async function request(path: string, apiKey: string, init: RequestInit): Promise<Response> {

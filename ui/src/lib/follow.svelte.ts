@@ -8,10 +8,13 @@ export class Follow {
   #element: HTMLElement | undefined;
   #lastTop = 0;
 
+  /** @param hasText false while there is only a page to be read from its top */
+  constructor(private readonly hasText: () => boolean) {}
+
   /** Attachment for the scrolling element; its first child is what grows. */
   readonly attach = (element: HTMLElement): (() => void) => {
     this.#element = element;
-    const observer = new ResizeObserver(() => this.pinned && this.toEnd());
+    const observer = new ResizeObserver(() => this.pinned && this.hasText() && this.toEnd());
     observer.observe(element);
     if (element.firstElementChild) observer.observe(element.firstElementChild);
     element.addEventListener("scroll", this.#onScroll, { passive: true });
@@ -33,7 +36,7 @@ export class Follow {
   readonly #onScroll = (): void => {
     if (!this.#element) return;
     const { scrollTop, scrollHeight, clientHeight } = this.#element;
-    if (scrollTop < this.#lastTop) this.pinned = false;
+    if (scrollTop < this.#lastTop) this.pinned = !this.hasText();
     if (scrollHeight - scrollTop - clientHeight < NEAR_END) this.pinned = true;
     this.#lastTop = scrollTop;
   };

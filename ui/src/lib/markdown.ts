@@ -3,6 +3,8 @@
 import createDOMPurify from "dompurify";
 import { Marked, type Token, type Tokens } from "marked";
 
+import { t } from "./i18n.svelte";
+
 /** One top-level block of a text and its HTML. */
 export interface Block {
   raw: string;
@@ -87,7 +89,7 @@ function codeBlock(text: string, info: string): string {
   const language = escapeHtml(info.split(/\s/, 1)[0] ?? "");
   return (
     `<div class="code"><div class="code-bar"><span>${language}</span>` +
-    `<button type="button" class="code-copy"></button></div>` +
+    `<button type="button" class="code-copy">${escapeHtml(t("chat.copyCode"))}</button></div>` +
     `<pre><code>${escapeHtml(text)}\n</code></pre></div>`
   );
 }

@@ -46,9 +46,17 @@ export async function loadMessages(conversationId: string): Promise<Message[]> {
 /** Writes a conversation and messages of it, all or none. */
 export async function save(conversation: Conversation, messages: Message[] = []): Promise<void> {
   const transaction = (await open()).transaction(["conversations", "messages"], "readwrite");
-  const writes: Promise<unknown>[] = [transaction.objectStore("conversations").put(conversation)];
-  for (const message of messages) writes.push(transaction.objectStore("messages").put(message));
-  await Promise.all([...writes, transaction.done]);
+  const writes: Promise<unknown>[] = [transaction.done];
+  try {
+    writes.push(transaction.objectStore("conversations").put(conversation));
+    for (const message of messages) writes.push(transaction.objectStore("messages").put(message));
+  } catch (error) {
+    // What cannot be cloned is refused at once, and does not end the transaction by itself.
+    transaction.abort();
+    await Promise.allSettled(writes);
+    throw error;
+  }
+  await Promise.all(writes);
 }
 
 /** Removes a conversation with its messages. */
