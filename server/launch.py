@@ -32,7 +32,7 @@ logger = logging.getLogger("avllm.server")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # After the grace period: time for error events to go out, for the engine to end, for sockets.
 _ABORT_SECONDS = 2.0
-_CLOSE_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
 
 
 def run(

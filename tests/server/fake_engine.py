@@ -148,7 +148,7 @@ class FakeEngine:
     """Answers every prompt with `reply`.
 
     Attributes:
-        reply: the answer, one token a character.
+        reply: the answer, one token a character (or a string, in a list).
         delay_first, delay: seconds before the first and before each character.
         fail_at_step, fault: raise `fault` before this character; -1 never.
         reject: raised by submit.
@@ -158,7 +158,7 @@ class FakeEngine:
         rendered: (messages, options) of every chat.
     """
 
-    def __init__(self, reply: str = "over the lazy dog", **script: Any) -> None:
+    def __init__(self, reply: str | list[str] = "over the lazy dog", **script: Any) -> None:
         self.reply = reply
         self.delay_first: float = script.pop("delay_first", 0)
         self.delay: float = script.pop("delay", 0)
