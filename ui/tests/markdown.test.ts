@@ -52,8 +52,10 @@ const FORBIDDEN = "script,img,svg,math,iframe,object,embed,form,style,link,meta,
 
 describe("what a model may write", () => {
   it.each(ATTACKS)("disarms %s", (attack) => {
-    for (const text of [attack, `Text before\n\n${attack}`, `- item ${attack}`, `| a |\n|---|\n| ${attack} |`]) {
-      const element = render(text);
+    const around = [attack, `Text before\n\n${attack}`, `- ${attack}`, `| a |\n|---|\n| ${attack} |`];
+    const sanitized = document.createElement("div");
+    sanitized.innerHTML = sanitize(attack);
+    for (const element of [sanitized, ...around.map(render)]) {
       expect(element.querySelector(FORBIDDEN)).toBeNull();
       for (const node of element.querySelectorAll("*")) {
         for (const { name, value } of node.attributes) {
@@ -75,6 +77,14 @@ describe("what a model may write", () => {
     const link = render("![a fox](https://example.org/fox.png)").querySelector("a");
     expect(link?.textContent).toBe("a fox");
     expect(link?.getAttribute("href")).toBe("https://example.org/fox.png");
+  });
+
+  it("shows HTML as text, but for plain tags", () => {
+    const element = render('H<sub>2</sub>O<br>x <b class="y">b</b>\n\n<div onclick="a()">d</div>');
+    expect(element.querySelector("sub")?.textContent).toBe("2");
+    expect(element.querySelector("br, b, div")?.nodeName).toBe("BR");
+    expect(element.textContent).toContain('<b class="y">b');
+    expect(element.textContent).toContain('<div onclick="a()">d</div>');
   });
 
   it("drops classes that could dress text up as part of the page", () => {

@@ -33,6 +33,7 @@ export class Chat {
   live: Stats | null = $state(null);
   #draft = $state("");
   #controller: AbortController | null = $state(null);
+  #discarded = false;
 
   constructor(
     conversation: Conversation,
@@ -85,6 +86,12 @@ export class Chat {
 
   stop(): void {
     this.#controller?.abort();
+  }
+
+  /** Ends what runs and stores nothing any more: the conversation is being deleted. */
+  discard(): void {
+    this.#discarded = true;
+    this.stop();
   }
 
   siblings(message: Message): Message[] {
@@ -166,6 +173,7 @@ export class Chat {
   }
 
   async #save(...messages: Message[]): Promise<void> {
+    if (this.#discarded) return;
     try {
       const plain = messages.map((message) => $state.snapshot(message) as Message);
       await save($state.snapshot(this.conversation) as Conversation, plain);

@@ -50,11 +50,11 @@ class Library implements ChatEvents {
   }
 
   async delete(conversation: Conversation): Promise<void> {
-    this.#open.get(conversation.id)?.stop();
+    this.#open.get(conversation.id)?.discard();
     this.#open.delete(conversation.id);
+    await remove(conversation.id).catch((error: unknown) => this.notSaved(error));
     this.list = this.list.filter(({ id }) => id !== conversation.id);
     if (this.current.conversation.id === conversation.id) this.start("chat");
-    await remove(conversation.id).catch((error: unknown) => this.notSaved(error));
   }
 
   isRunning(id: string): boolean {

@@ -11,17 +11,22 @@ export interface Block {
   html: string;
 }
 
-const TAGS = (
-  "a b blockquote br code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i input kbd li mark ol p pre " +
-  "s span strong sub summary sup table tbody td th thead tr u ul button"
+// What Markdown gives, and below it the tags that a text may write itself, without attributes.
+const MARKDOWN_TAGS = (
+  "a blockquote button code del div em h1 h2 h3 h4 h5 h6 hr input li ol p pre span strong table " +
+  "tbody td th thead tr ul"
 ).split(" ");
-const ATTRIBUTES = ["align", "checked", "class", "colspan", "disabled", "href", "open", "rowspan", "start", "title", "type"];
+const PLAIN_TAGS = "b br details i kbd mark s small sub summary sup u".split(" ");
+const PLAIN_TAG = new RegExp(`</?(${PLAIN_TAGS.join("|")}) */?>|[<>"']`, "gi");
+const ATTRIBUTES = ["align", "checked", "class", "disabled", "href", "start", "title", "type"];
 const CLASSES = new Set(["code", "code-bar", "code-copy", "table"]);
 const SAFE_LINK = /^(https?:|mailto:)/i;
 
 const purify = createDOMPurify(window);
 purify.addHook("afterSanitizeAttributes", (element) => {
   limitClasses(element);
+  // What scrolls sideways must be reachable by keyboard.
+  if (element.matches("pre, .table")) element.setAttribute("tabindex", "0");
   if (element.nodeName === "A") hardenLink(element);
   if (element.nodeName === "INPUT" && element.getAttribute("type") !== "checkbox") element.remove();
 });
@@ -31,6 +36,8 @@ const marked = new Marked({
   breaks: true,
   renderer: {
     code: ({ text, lang }) => codeBlock(text, lang ?? ""),
+    // Shown as text: that is what a person who asked for HTML wants to see, and nothing is parsed.
+    html: ({ text }) => text.replace(PLAIN_TAG, (match, tag) => (tag ? match : escapeHtml(match))),
     // An image would be fetched from wherever the text says, and tell that place who reads it.
     image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,
     table(token: Tokens.Table) {
@@ -66,7 +73,7 @@ function toBlock(token: Token): Block {
 /** Removes everything from HTML that is not plain text markup. */
 export function sanitize(html: string): string {
   return purify.sanitize(html, {
-    ALLOWED_TAGS: TAGS,
+    ALLOWED_TAGS: [...MARKDOWN_TAGS, ...PLAIN_TAGS],
     ALLOWED_ATTR: ATTRIBUTES,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
