@@ -268,39 +268,66 @@ struct avllm_sampler {
         return last >= 0 ? last : argmax(row, max);  // rounding left a remainder
     }
 
-    // Sorted candidates that survive top-k, top-p and min-p.
+    // Candidates that survive top-k, top-p and min-p.
     void truncate(const float * row, float max) {
-        const float min_p_floor = params.min_p > 0 ? max + std::log(params.min_p) : NEG_INF;
-        double      mass        = 0;  // of what top-p sees: all, or the top k
+        const float floor = params.min_p > 0 ? max + std::log(params.min_p) : NEG_INF;
         if (params.top_k > 0 && params.top_k < n_vocab) {
             collect_top_k(row, n_vocab, params.top_k, candidates);
-            for (const auto & candidate : candidates) {
-                mass += exp_neg(candidate.logit - max);
-            }
+            const double mass = candidate_mass(0, candidates.size(), max);
+            cut_sorted(max, floor, params.top_p < 1 ? params.top_p * mass : std::numeric_limits<double>::infinity());
+        } else if (params.top_p < 1) {
+            const double wanted = params.top_p * sum_exp(row, n_vocab, max, 1.0f);
+            collect_mass(row, max, floor, wanted);
+            keep_mass(max, wanted);
         } else {
-            mass = params.top_p < 1 ? sum_exp(row, n_vocab, max, 1.0f) : 0;
-            collect_mass(row, max, min_p_floor, params.top_p * mass);
+            collect_above(row, n_vocab, floor, candidates);
         }
-        cut(max, min_p_floor, params.top_p < 1 ? params.top_p * mass : std::numeric_limits<double>::infinity());
+    }
+
+    double candidate_mass(size_t first, size_t last, float max) const {
+        double mass = 0;
+        for (size_t i = first; i < last; i++) {
+            mass += exp_neg(candidates[i].logit - max);
+        }
+        return mass;
     }
 
     // Collect downwards from the maximum until `wanted` of the mass is in, or min-p ends it.
     void collect_mass(const float * row, float max, float floor, double wanted) {
-        for (float depth = 8.0f;; depth *= 2) {
+        for (float depth = 8.0f; depth <= 128.0f; depth *= 2) {
             const float threshold = std::max(max - depth, floor);
-            collect_above(row, n_vocab, params.top_p < 1 ? threshold : floor, candidates);
-            double mass = 0;
-            for (const auto & candidate : candidates) {
-                mass += exp_neg(candidate.logit - max);
-            }
-            if (params.top_p >= 1 || threshold == floor || mass >= wanted || depth > 128) {
-                break;
+            collect_above(row, n_vocab, threshold, candidates);
+            if (threshold == floor || candidate_mass(0, candidates.size(), max) >= wanted) {
+                return;
             }
         }
-        std::sort(candidates.begin(), candidates.end());
     }
 
-    void cut(float max, float floor, double wanted) {
+    // Keep the likeliest candidates until `wanted` of the mass is in: quickselect, since sorting
+    // a flat distribution would cost more than the rest of a step.
+    void keep_mass(float max, double wanted) {
+        size_t first = 0;
+        size_t last  = candidates.size();
+        while (last - first > 32) {
+            const size_t middle = first + (last - first) / 2;
+            std::nth_element(candidates.begin() + first, candidates.begin() + middle, candidates.begin() + last);
+            const double mass = candidate_mass(first, middle, max);
+            if (mass >= wanted) {
+                last = middle;
+            } else {
+                wanted -= mass;
+                first = middle;
+            }
+        }
+        std::sort(candidates.begin() + first, candidates.begin() + last);
+        size_t kept = first;
+        while (kept < last && (wanted > 0 || kept == 0)) {
+            wanted -= exp_neg(candidates[kept++].logit - max);
+        }
+        candidates.resize(kept);
+    }
+
+    void cut_sorted(float max, float floor, double wanted) {
         size_t kept = 0;
         double mass = 0;
         while (kept < candidates.size() && candidates[kept].logit >= floor && mass < wanted) {
