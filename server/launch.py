@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from avllm.errors import AvllmError
 
@@ -40,22 +40,22 @@ def run(
     config: ServerConfig | None = None,
     *,
     on_ready: Callable[[str], object] | None = None,
-) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code. Main thread only.
+) -> NoReturn:
+    """Serve until SIGTERM or SIGINT, then end the process. Main thread only.
 
     The first signal drains: new requests get 503, running ones may finish within
     ``config.grace_seconds``, the rest ends with an error event. A second signal ends the process
-    at once.
+    at once. The exit code is 0 after a signal, 1 if the model could not be loaded or the listener
+    failed; the reason is on stderr.
+
+    It does not return, and ``atexit`` functions do not run: Granian's threads outlive its server
+    by some milliseconds, and one that meets an interpreter being torn down aborts the process.
 
     Args:
         engine: a loaded engine, or what loads one; that is called in a thread of its own while
             the port already answers 503. The engine is closed at the end either way.
         config: settings; the defaults if None.
         on_ready: called with the `banner` once the model is served; None prints it.
-
-    Returns:
-        0 after a signal, 1 if the model could not be loaded or the listener failed; the reason
-        is on stderr.
 
     Raises:
         ConfigurationError: the host cannot be resolved or the port is taken.
@@ -66,7 +66,7 @@ def run(
     raise_file_limit()
     load = engine if callable(engine) else lambda: engine
     launch = _Launch(load, config, address, port, on_ready or _print)
-    return asyncio.run(launch.main())
+    leave(asyncio.run(launch.main()))
 
 
 def _print(text: str) -> None:

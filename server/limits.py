@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import anyio
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from avllm.errors import InvalidRequestError
 
@@ -28,8 +28,8 @@ async def read_json(request: Request, decoder: msgspec.json.Decoder[T], config: 
     Raises:
         UnsupportedMediaTypeError: the content-type is not JSON, or the body is compressed.
         BodyTooLargeError, BodyTimeoutError: the body is too long or too slow.
-        InvalidRequestError: it is not JSON, or not what `decoder` wants; ``param`` names where.
-        ClientDisconnect: the client went away before its body was complete.
+        InvalidRequestError: the body is cut short, is not JSON, or is not what `decoder` wants;
+            ``param`` names where.
     """
     _check_headers(request, config.max_body_bytes)
     try:
@@ -94,7 +94,8 @@ async def _read_body(request: Request, max_bytes: int) -> bytearray:
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise ClientDisconnect
+            # A malformed chunk looks the same, and then somebody still waits for the answer.
+            raise InvalidRequestError("The body is malformed or incomplete.", code="invalid_body")
         body += message.get("body", b"")
         if len(body) > max_bytes:
             raise _too_large(max_bytes)

@@ -63,7 +63,10 @@ class RequestIdMiddleware:
 def _log_access(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     client = scope.get("client") or ("-", 0)
     client_id = Headers(scope=scope).get("x-request-id", "")[:_MAX_CLIENT_ID]
-    access_logger.info(
+    # Probes come every few seconds and say nothing about use.
+    level = logging.DEBUG if scope["path"] in PROBE_PATHS else logging.INFO
+    access_logger.log(
+        level,
         "%s %s %s %d %.1fms client=%s id=%s%s",
         scope["method"],
         ascii(scope["path"])[1:-1],

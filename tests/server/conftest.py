@@ -81,6 +81,7 @@ def granian(app: Any) -> Iterator[str]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)
         assert not thread.is_alive()
+        time.sleep(0.1)  # for Granian's own threads, should this be the last test of the process
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 

@@ -37,16 +37,16 @@ def load(mode: str) -> FakeEngine:
     return FakeEngine(delay=0.02)
 
 
-def main() -> int:
+def main() -> None:
     """Serve until a signal."""
     port, mode = int(sys.argv[1]), sys.argv[2]
     grace = float(sys.argv[3]) if len(sys.argv) > 3 else 30.0
     try:
-        return run(lambda: load(mode), ServerConfig(port=port, grace_seconds=grace))
+        run(lambda: load(mode), ServerConfig(port=port, grace_seconds=grace))
     except ConfigurationError as exc:
         print(f"Error: {exc}", file=sys.stderr)
-        return 2
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -261,6 +261,16 @@ async def test_the_access_log_has_no_line_breaks_of_the_client(
     assert "my-id" in line
 
 
+async def test_probes_are_logged_for_debugging_only(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "avllm.server.access")
+    await client.get("/health")
+    await client.get("/v1/models")
+    levels = [r.levelno for r in caplog.records if r.name == "avllm.server.access"]
+    assert levels == [logging.DEBUG, logging.INFO]
+
+
 async def test_cors_is_off_unless_configured() -> None:
     origin = {"origin": "https://page.test"}
     preflight = {**origin, "access-control-request-method": "POST"}

@@ -128,6 +128,17 @@ def test_a_model_that_does_not_load_ends_the_process_with_1(
     assert "Try: curl" not in out
 
 
+@pytest.mark.parametrize("attempt", range(6))
+def test_ending_right_after_the_start_is_clean(start: Start, attempt: int) -> None:
+    # Granian's threads are still ending then; an interpreter that is torn down aborts.
+    child = start("ready")
+    assert child.process.stdout is not None
+    child.process.stdout.readline()
+    child.signal()
+    code, _, err = child.end()
+    assert (code, err) == (0, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_streams_finish(start: Start, number: int) -> None:
     child = start("ready")

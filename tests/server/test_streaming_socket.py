@@ -120,6 +120,30 @@ def test_an_endless_chunked_body_is_413(serve: Serve) -> None:
     assert b'"code":"request_too_large"' in received
 
 
+def test_a_malformed_chunk_is_400(serve: Serve) -> None:
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with connect(serve(FakeEngine())) as connection:
+        connection.sendall(head + b"ZZ\r\n{}\r\n0\r\n\r\n")
+        received = read_until_closed(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b'"code":"invalid_body"' in received
+
+
+def test_headers_that_are_too_long_are_431(serve: Serve) -> None:
+    with connect(serve(FakeEngine())) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\nX: " + b"a" * 65_536)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_long_body_within_the_limit_is_served(serve: Serve) -> None:
+    body = {"prompt": "x", "max_tokens": 4, "metadata": "y" * 8_000_000}
+    response = httpx.post(f"{serve(FakeEngine())}/v1/completions", json=body)
+    assert response.json()["choices"][0]["text"] == "over"
+
+
 def test_a_body_that_is_cut_short_reaches_no_engine(serve: Serve) -> None:
     engine = FakeEngine()
     url = serve(engine)
