@@ -44,10 +44,12 @@ class Asset:
         path: where it is served, below ``/``.
     """
 
-    def __init__(self, path: str, body: bytes, media_type: str) -> None:
+    def __init__(
+        self, path: str, body: bytes, media_type: str, compressed: bytes | None = None
+    ) -> None:
         self.path = path
         self._body = body
-        compressed = gzip.compress(body, mtime=0)
+        compressed = compressed or gzip.compress(body, mtime=0)
         self._gzip = compressed if len(compressed) < len(body) else None
         hashed = path.startswith(_HASHED_FOLDER)
         self._etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -82,11 +84,19 @@ def load_assets(directory: Path) -> list[Asset]:
     """Return every file below `directory`, or a page that says what is missing."""
     if not (directory / "index.html").is_file():
         return [_missing_page()]
-    return [
-        Asset(path.relative_to(directory).as_posix(), path.read_bytes(), _media_type(path))
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    ]
+    return [_load(path, directory) for path in sorted(directory.rglob("*")) if _is_served(path)]
+
+
+def _is_served(path: Path) -> bool:
+    is_compressed_copy = path.suffix == ".gz" and path.with_suffix("").is_file()
+    return path.is_file() and not path.name.startswith(".") and not is_compressed_copy
+
+
+def _load(path: Path, directory: Path) -> Asset:
+    copy = path.with_name(f"{path.name}.gz")
+    compressed = copy.read_bytes() if copy.is_file() else None
+    name = path.relative_to(directory).as_posix()
+    return Asset(name, path.read_bytes(), _media_type(path), compressed)
 
 
 def static_routes(assets: list[Asset]) -> list[Route]:

@@ -14,6 +14,8 @@ from starlette.applications import Starlette
 pytestmark = pytest.mark.anyio
 
 INDEX = b"<!doctype html><title>avllm</title>" + b"<p>hello</p>" * 50
+SCRIPT = b"let theme = 'dark';" * 20
+SCRIPT_GZIP = gzip.compress(SCRIPT, compresslevel=1, mtime=7)
 
 
 @pytest.fixture
@@ -22,6 +24,8 @@ async def page(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     (tmp_path / "index.html").write_bytes(INDEX)
     (tmp_path / "assets" / "index-1a2b.js").write_bytes(b"let x = 1;")
     (tmp_path / "favicon.svg").write_bytes(b"<svg/>")
+    (tmp_path / "theme.js").write_bytes(SCRIPT)
+    (tmp_path / "theme.js.gz").write_bytes(SCRIPT_GZIP)
     (tmp_path / ".stamp").write_bytes(b"secret")
     app = Starlette(routes=static_routes(load_assets(tmp_path)))
     transport = httpx.ASGITransport(app=app)
@@ -71,13 +75,21 @@ async def test_compression(page: httpx.AsyncClient, accepts: str, is_compressed:
     assert response.headers["vary"] == "Accept-Encoding"
 
 
+async def test_a_compressed_copy_of_the_build_is_used(page: httpx.AsyncClient) -> None:
+    async with page.stream("GET", "/theme.js") as response:
+        raw = b"".join([chunk async for chunk in response.aiter_raw()])
+    assert raw == SCRIPT_GZIP
+
+
 async def test_head_has_no_body(page: httpx.AsyncClient) -> None:
     response = await page.head("/")
     assert response.status_code == 200
     assert int(response.headers["content-length"]) == len(gzip.compress(INDEX, mtime=0))
 
 
-@pytest.mark.parametrize("path", ["/.stamp", "/assets/", "/assets/%2e%2e/index.html"])
+@pytest.mark.parametrize(
+    "path", ["/.stamp", "/theme.js.gz", "/assets/", "/assets/%2e%2e/index.html"]
+)
 async def test_nothing_else_is_served(page: httpx.AsyncClient, path: str) -> None:
     assert (await page.get(path)).status_code == 404
 
