@@ -2,12 +2,13 @@ import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vitest/config";
 
 import { gzipAssets } from "./scripts/gzip.js";
+import { writeLicenses } from "./scripts/licenses.js";
 import { writeStamp } from "./scripts/stamp.js";
 
 export default defineConfig({
   // Relative, so that the page also works behind a proxy that adds a path prefix.
   base: "./",
-  plugins: [svelte(), gzipAssets(), writeStamp()],
+  plugins: [svelte(), gzipAssets(), writeLicenses(), writeStamp()],
   build: {
     // light-dark() and nesting ship as written: every browser has had them since 2024.
     target: "es2024",

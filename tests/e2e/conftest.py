@@ -45,7 +45,7 @@ def bundle() -> Path:
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Chromium from $CHROMIUM or the PATH; without one the tests are skipped."""
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if path is None:
         pytest.skip("needs Chromium: install it, or set CHROMIUM to its path")
     with playwright_api.sync_playwright() as playwright:

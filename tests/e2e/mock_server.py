@@ -29,14 +29,15 @@ class MockServer:
     """What the handler shares with a test: the answer to give, and the requests that came.
 
     Attributes:
+        url: address of the page, known once the server listens.
         answer: called with the handler and the request's body for each generation.
         api_key: when set, requests without it are refused with 401.
         requests: bodies of the generations that were asked for.
         disconnects: how many streams the page left before they ended.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self) -> None:
+        self.url = ""
         self.answer: Answer = stream(["Hello", " there", "."])
         self.api_key: str | None = None
         self.requests: list[dict[str, Any]] = []
@@ -181,14 +182,15 @@ def _usage(completion_tokens: int) -> dict[str, Any]:
 @contextmanager
 def run_mock_server(directory: Path) -> Iterator[MockServer]:
     """Serve `directory` and scripted answers on a free loopback port until the block ends."""
-    handler = type("BoundHandler", (Handler,), {"directory": directory})
+    mock = MockServer()
+    handler = type("BoundHandler", (Handler,), {"directory": directory, "mock": mock})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    handler.mock = MockServer(f"http://127.0.0.1:{server.server_port}")
+    mock.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield handler.mock
+        yield mock
     finally:
         server.shutdown()
         server.server_close()

@@ -120,9 +120,10 @@ def test_refused_storage_is_said_and_the_chat_goes_on(page: Page, mock: MockServ
 def test_nothing_that_the_model_writes_runs_or_is_fetched(chat: ChatPage, mock: MockServer) -> None:
     mock.answer = stream(
         [
-            "<img src=x onerror=\"window.hit=1\"> <script>window.hit=1</script>\n\n",
+            '<img src=x onerror="window.hit=1"> <script>window.hit=1</script>\n\n',
             "![pixel](https://example.org/pixel.png) [go](javascript:window.hit=1)\n\n",
-            "<svg onload='window.hit=1'></svg><iframe srcdoc='<script>top.hit=1</script>'></iframe>",
+            "<svg onload='window.hit=1'></svg>",
+            "<iframe srcdoc='<script>top.hit=1</script>'></iframe>",
             "\n\nEnd.",
         ]
     )

@@ -50,8 +50,10 @@ def test_axe_finds_nothing_serious(page: Page, mock: MockServer) -> None:
 
 def _violations(page: Page) -> list[str]:
     # Contrast is measured on what is there when all motion has ended.
-    page.evaluate("Promise.all(document.getAnimations().map(a => a.effect.getTiming().iterations"
-                  " === Infinity ? null : a.finished))")
+    page.evaluate(
+        "Promise.all(document.getAnimations().map(a => a.effect.getTiming().iterations"
+        " === Infinity ? null : a.finished))"
+    )
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     result = page.evaluate("tags => axe.run({runOnly: tags})", tags)
     return [
