@@ -15,7 +15,7 @@ import click
 from avllm.cli.conversation import Conversation
 from avllm.cli.errors import CliError
 from avllm.cli.loading import opened_engine
-from avllm.cli.options import engine_options, field_option, make_struct, sampling_options
+from avllm.cli.options import engine_options, make_struct, sampling_options
 from avllm.config import EngineConfig
 from avllm.errors import InvalidRequestError
 from avllm.models import DEFAULT_MODEL
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from avllm import TextDelta
 
 PROMPT = "> "
+# A small model may repeat itself without end; nobody is there to stop it when stdin is a pipe.
+DEFAULT_MAX_TOKENS = 1024
 HELP = """\
 /clear          forget the conversation, keep the system prompt
 /system TEXT    set the system prompt and begin anew; without TEXT remove it
@@ -40,12 +42,12 @@ Examples:
 @click.command(epilog=EPILOG, short_help="Talk to a model in the terminal.")
 @click.argument("model", default=DEFAULT_MODEL)
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@field_option(
-    SamplingParams,
+@click.option(
     "--max-tokens",
-    "max_tokens",
     type=int,
-    text="Longest answer, in tokens.  [default: as the context allows]",
+    default=DEFAULT_MAX_TOKENS,
+    show_default=True,
+    help="Longest answer, in tokens.",
 )
 @sampling_options
 @engine_options

@@ -93,9 +93,9 @@ def show_model(name: str, as_json: bool, template: bool) -> None:
     facts = {
         "name": found.name,
         "path": str(found.path),
-        "description": loaded.description,
         "architecture": loaded.architecture,
-        "context_length": loaded.context_length,
+        # From the metadata: llama.cpp reads no hyperparameters when it loads a vocabulary alone.
+        "context_length": int(loaded.metadata.get(f"{loaded.architecture}.context_length", 0)),
         "size_bytes": found.path.stat().st_size,
         "chat_template": loaded.chat_template_source is not None,
     }
