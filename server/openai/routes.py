@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.requests import Request
@@ -22,6 +22,7 @@ from ..streaming import EventEncoder, EventStream, collect
 from . import convert
 from .chat import ChatEncoder, chat_completion
 from .completions import CompletionEncoder, completion
+from .events import Head
 from .schemas import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -35,12 +36,6 @@ if TYPE_CHECKING:
 
 _chat_decoder = msgspec.json.Decoder(ChatCompletionRequest)
 _completion_decoder = msgspec.json.Decoder(CompletionRequest)
-
-
-class _Head(TypedDict):
-    completion_id: str
-    created: int
-    model: str
 
 
 class OpenAIRoutes:
@@ -82,9 +77,9 @@ class OpenAIRoutes:
         head = self._head("chatcmpl")
         if body.stream:
             usage = _include_usage(body)
-            return self._stream(requests, ChatEncoder(**head, n=params.n, include_usage=usage))
+            return self._stream(requests, ChatEncoder(head, n=params.n, include_usage=usage))
         (output,) = await collect(requests, request.receive)
-        return JSONResponse(chat_completion(output, **head))
+        return JSONResponse(chat_completion(head, output))
 
     async def create_completion(self, request: Request) -> ASGIApp:
         """``POST /v1/completions``."""
@@ -99,20 +94,16 @@ class OpenAIRoutes:
         head = self._head("cmpl")
         if body.stream:
             usage = _include_usage(body)
-            encoder = CompletionEncoder(**head, n=params.n, echoes=echoes, include_usage=usage)
+            encoder = CompletionEncoder(head, n=params.n, echoes=echoes, include_usage=usage)
             return self._stream(requests, encoder)
         outputs = await collect(requests, request.receive)
-        return JSONResponse(completion(outputs, echoes, **head))
+        return JSONResponse(completion(head, outputs, echoes))
 
     def _stream(self, requests: Sequence[AsyncRequest], encoder: EventEncoder) -> EventStream:
         return EventStream(requests, encoder, self._state.config)
 
-    def _head(self, prefix: str) -> _Head:
-        return _Head(
-            completion_id=f"{prefix}-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=self._state.model_name,
-        )
+    def _head(self, prefix: str) -> Head:
+        return Head(f"{prefix}-{uuid.uuid4().hex}", int(time.time()), self._state.model_name)
 
     def _card(self) -> ModelCard:
         engine = self._state.engine
