@@ -36,6 +36,8 @@ def test_each_refusal_has_its_own_words(
     mock.answer = stream(["Better now."])
     chat.button("Try again").click()
     expect(chat.replies).to_contain_text("Better now.")
+    expect(chat.failure).to_have_count(0)
+    expect(chat.button("Previous version")).to_have_count(0)
 
 
 def test_a_full_server_is_tried_again_after_its_time(chat: ChatPage, mock: MockServer) -> None:
@@ -87,8 +89,11 @@ def test_stop_is_seen_by_the_server(chat: ChatPage, mock: MockServer) -> None:
     mock.answer = stream([f"word{n} " for n in range(2000)], delay=0.01)
     chat.send("Hi")
     expect(chat.replies).to_contain_text("word5 ")
+    chat.box.fill("a draft")
     chat.button("Stop").click()
     expect(chat.replies).to_contain_text("Stopped")
+    expect(chat.box).to_have_value("a draft")
+    assert len(mock.requests) == 1
     deadline = time.monotonic() + 5
     while not mock.disconnects and time.monotonic() < deadline:
         chat.page.wait_for_timeout(20)

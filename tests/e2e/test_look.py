@@ -82,8 +82,10 @@ def test_320_pixels_are_enough(page: Page, mock: MockServer) -> None:
     drawer = page.get_by_role("navigation", name="Conversations")
     expect(drawer).to_be_visible()
     expect(drawer.get_by_role("button").first).to_be_focused()
+    expect(page.get_by_role("main")).to_have_attribute("inert", "")
     page.keyboard.press("Escape")
     expect(drawer).to_have_count(0)
+    expect(chat.button("Show conversations")).to_be_focused()
     chat.button("Settings").click()
     _assert_fits(page)
 

@@ -81,7 +81,10 @@ export class Chat {
   /** Generates another reply to the same message; the earlier one stays as a branch. */
   async regenerate(reply: Message): Promise<void> {
     const question = this.messages.get(reply.parentId ?? "");
-    if (question && !this.isRunning) await this.#reply(question);
+    if (!question || this.isRunning) return;
+    const hasNothing = reply.failure && !reply.text;
+    if (hasNothing) this.#reset(reply);
+    await this.#reply(question, hasNothing ? reply : undefined);
   }
 
   stop(): void {
@@ -110,9 +113,15 @@ export class Chat {
     return state;
   }
 
-  async #reply(question: Message): Promise<void> {
+  // A reply that failed before its first word is no version worth keeping: it is used again.
+  #reset(reply: Message): void {
+    reply.status = "streaming";
+    delete reply.failure;
+    delete reply.stats;
+  }
+
+  async #reply(question: Message, reply = this.#add(newMessage(question, "assistant"))): Promise<void> {
     const request = this.#request(question);
-    const reply = this.#add(newMessage(question, "assistant"));
     this.conversation.leafId = reply.id;
     this.conversation.updatedAt = Date.now();
     this.#controller = new AbortController();
