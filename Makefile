@@ -35,7 +35,7 @@ test: build $(VENV)/.test ## Run the tests.
 lint: build $(VENV)/.test $(VENV)/.lint ## Check style, types and the order of dependencies.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint avllm/llama/*.pyx avllm/llama/*.pxd
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint avllm/llama/*.pyx avllm/llama/*.pxd
 	$(BIN)/mypy
 	npm --prefix ui run --silent check
 
@@ -46,9 +46,11 @@ format: $(VENV)/.lint ## Rewrite the Python sources in the project's style.
 bench: build $(VENV)/.test peers ## Run the benchmarks beside llama.cpp's own tools.
 	$(BIN)/pytest benchmarks $(ARGS)
 
-peers: build ## Build llama-batched-bench and llama-server from the same llama.cpp.
-	cmake -S . -B $(BUILD) -DAVLLM_BUILD_PEERS=ON > $(BUILD)/peers.log
-	cmake --build $(BUILD) --target llama-batched-bench llama-server llama-quantize
+peers: build ## Build llama-batched-bench and llama-server, untouched, from the same llama.cpp.
+	cmake -S . -B build/peers -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) -DAVLLM_BUILD_PEERS=ON -DAVLLM_YIELDING_PAUSE=OFF \
+	  > build/peers.log
+	cmake --build build/peers --target llama-batched-bench llama-server llama-quantize llama-perplexity
 
 wheel: ui/dist/.stamp tools ## Build a wheel into dist/.
 	$(PYTHON) -m venv $(VENV)-build && $(VENV)-build/bin/pip install --quiet --upgrade pip build

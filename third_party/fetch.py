@@ -23,7 +23,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BUNDLED = HERE / "llama.cpp"
 # What a build of the libraries reads; examples, tests, media and model vocabularies stay out.
-BUNDLE = ("CMakeLists.txt", "LICENSE", "cmake", "common", "ggml", "include", "src", "vendor", "licenses")
+BUNDLE = (
+    *("CMakeLists.txt", "LICENSE", "licenses", "cmake"),
+    *("common", "ggml", "include", "src", "vendor"),
+)
 
 
 def read_pin() -> dict[str, str]:
@@ -70,7 +73,7 @@ def unpack(archive: Path, pin: dict[str, str], target: Path) -> None:
         members = [m for m in tar.getmembers() if m.name.startswith(top) and ".." not in m.name]
         for member in members:
             member.name = member.name[len(top) :]
-        tar.extractall(staging, members=members)  # noqa: S202  names checked, hash verified
+        tar.extractall(staging, members=members)  # names checked, hash verified
     try:
         staging.rename(target)
     except OSError:  # another build was faster: its tree is the same

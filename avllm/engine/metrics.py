@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from typing import Any
 
 import msgspec
 
@@ -171,7 +172,9 @@ class EngineMetrics:
 
     def snapshot(self) -> MetricsSnapshot:
         """Return a copy of every figure. Any thread."""
-        values = {name: _copy(getattr(self, name)) for name in MetricsSnapshot.__struct_fields__}
+        values: dict[str, Any] = {
+            name: _copy(getattr(self, name)) for name in MetricsSnapshot.__struct_fields__
+        }
         return MetricsSnapshot(**values)
 
 

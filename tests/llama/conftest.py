@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def vocab(model: Model) -> Vocab:
 
 
 @pytest.fixture
-def context(model: Model) -> Iterator[Context]:
+def context(model: Model) -> Context:
     context = Context(model, n_ctx=1024, n_batch=256, n_seq_max=5, num_threads=2)
     context.attach_threadpool()
-    yield context
+    return context

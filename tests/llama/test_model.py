@@ -152,7 +152,8 @@ def test_chat_template_is_the_models_own(model: Model) -> None:
 
 
 def test_chat_template_can_be_replaced(model: Model) -> None:
-    template = ChatTemplate(model, "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}")
+    source = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}"
+    template = ChatTemplate(model, source)
     assert template.render([{"role": "user", "content": "Hi"}]) == "[user: Hi]"
 
 

@@ -122,9 +122,7 @@ def test_logit_rows_of_another_size_are_refused(logits: np.ndarray) -> None:
 def test_logprobs_are_those_before_the_samplers(logits: np.ndarray) -> None:
     shifted = logits.astype(np.float64) - logits.max()
     reference = shifted - np.log(np.exp(shifted).sum())
-    token, logprob, top = _sampler(
-        temperature=0, logprobs=5, logit_bias={42: 100}
-    ).sample(logits)
+    token, logprob, top = _sampler(temperature=0, logprobs=5, logit_bias={42: 100}).sample(logits)
     assert token == 42
     assert logprob == pytest.approx(reference[42], abs=1e-4)
     best = np.argsort(-reference)[:5]

@@ -1,0 +1,1 @@
+"""The tools that avllm is measured beside, and how each is started."""
