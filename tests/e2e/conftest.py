@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
-
-from playwright.sync_api import Browser, Page  # noqa: E402
-
-from .mock_server import MockServer, run_mock_server  # noqa: E402
+from .mock_server import MockServer, run_mock_server
 
 UI = Path(__file__).resolve().parents[2] / "ui"
 TIMEOUT_MS = 10_000
@@ -48,7 +45,7 @@ def browser() -> Iterator[Browser]:
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if path is None:
         pytest.skip("needs Chromium: install it, or set CHROMIUM to its path")
-    with playwright_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()
