@@ -14,8 +14,8 @@ CMAKE_ARGS_SETTINGS := $(foreach define,$(CMAKE_DEFINES),-Ccmake.define.$(define
 NATIVE := CMakeLists.txt $(wildcard third_party/*) avllm/llama/CMakeLists.txt \
   $(wildcard avllm/llama/*.py[xd] avllm/llama/native/* avllm/llama/kernels/*)
 PACKAGE := $(shell find avllm server ui/__init__.py -name '*.py' 2>/dev/null)
-PAGE := $(shell find ui/src ui/public ui/scripts -type f 2>/dev/null) ui/index.html ui/package-lock.json \
-  ui/vite.config.ts
+PAGE := $(shell find ui/src ui/public ui/scripts -type f 2>/dev/null) \
+  $(wildcard ui/*.html ui/*.json ui/*.js ui/*.ts)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve build test lint format bench peers wheel sdist clean tools

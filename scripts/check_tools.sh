@@ -14,6 +14,12 @@ need "$python" "runs everything" "python3 python3-venv"
 need c++ "compiles llama.cpp" "g++"
 need cmake "configures the build, 3.24 or newer" "cmake"
 need npm "builds the web page, with Node.js 20.19 or newer" "nodejs npm"
+if command -v node > /dev/null 2>&1; then
+    node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' || {
+        echo "avllm: Node.js $(node --version) is too old for the web page's build: 20.19 or newer is needed" >&2
+        missing=1
+    }
+fi
 if command -v "$python" > /dev/null 2>&1; then
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
         echo "avllm: $python is too old: 3.10 or newer is needed. make PYTHON=python3.12 chooses one" >&2

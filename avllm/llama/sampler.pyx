@@ -3,7 +3,7 @@
 import secrets
 
 cimport cython
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 from libcpp.vector cimport vector
 
