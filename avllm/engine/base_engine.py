@@ -57,6 +57,7 @@ class BaseEngine:
         # so does the interpreter's end, before the machinery that the thread needs is gone.
         self._finalizer = weakref.finalize(self, self._core.close)
         atexit.register(self._finalizer)
+        self._core.start()
 
     @property
     def model_name(self) -> str:

@@ -9,7 +9,6 @@ import logging
 import os
 import threading
 import time
-from array import array
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,7 +17,7 @@ from avllm.engine.batch_plan import BatchPlan, Rows, Sampled
 from avllm.engine.inbox import Inbox
 from avllm.engine.kv_cache import KVCache
 from avllm.engine.metrics import EngineMetrics
-from avllm.engine.model_runner import Runner
+from avllm.engine.model_runner import Runner, StepResult
 from avllm.engine.request import Cancellation, GenerationRequest, SequenceUpdate
 from avllm.engine.scheduler import Scheduler
 from avllm.engine.sequence import Sequence, SequenceStatus
@@ -37,13 +36,15 @@ logger = logging.getLogger("avllm.engine")
 
 Status = Literal["ready", "stopping", "stopped", "failed"]
 _IDLE_SECONDS = 0.5
+_INVALID_BATCH = -1  # of llama_decode: nothing was computed
+_RUNNING = (SequenceStatus.PREFILL, SequenceStatus.DECODE)
 
 
 class EngineCore:
     """One thread that owns every sequence and every C object of an engine.
 
     ``submit``, ``cancel`` and ``close`` may be called from any thread; everything else runs on
-    the engine thread.
+    the engine thread, which ``start`` starts.
 
     Args:
         runner: computes steps.
@@ -85,7 +86,11 @@ class EngineCore:
         self._heartbeat = time.monotonic()
         self._stop_at: float | None = None
         self._pid = os.getpid()
+        self._num_refusals = 0  # steps in a row for which llama.cpp found no cells
         self._thread = threading.Thread(target=self._main, name="avllm-engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine thread. Once."""
         self._thread.start()
 
     # -- any thread ----------------------------------------------------------------------------
@@ -137,7 +142,6 @@ class EngineCore:
         self._stop_at = time.monotonic() + grace_seconds
         if grace_seconds <= 0:
             self._runner.request_abort()
-        self.inbox.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -161,20 +165,28 @@ class EngineCore:
 
     def _loop(self) -> None:
         while not self._is_over():
-            idle = not self.scheduler.has_work
-            for message in self.inbox.drain(_IDLE_SECONDS if idle else 0):
-                self._receive(message)
-            self._heartbeat = time.monotonic()
-            self._expire()
-            if self.scheduler.has_work:
-                self.step()
-            self._gauge()
-            self._flush()
+            self.turn(0 if self.scheduler.has_work else _IDLE_SECONDS)
+
+    def turn(self, wait_seconds: float = 0) -> None:
+        """One turn of the loop: messages, deadlines, a step, wake-ups.
+
+        Args:
+            wait_seconds: how long to wait for a message when there is none.
+        """
+        for message in self.inbox.drain(wait_seconds):
+            self._receive(message)
+        self._heartbeat = time.monotonic()
+        self._expire()
+        if self.scheduler.has_work:
+            self.step()
+        self._gauge()
+        self._flush()
 
     def _is_over(self) -> bool:
         if self._stop_at is None:
             return False
-        return not self._live or time.monotonic() >= self._stop_at
+        is_idle = not self._live and self.inbox.is_empty
+        return is_idle or time.monotonic() >= self._stop_at
 
     def _receive(self, message: GenerationRequest | Cancellation) -> None:
         if isinstance(message, GenerationRequest):
@@ -189,14 +201,13 @@ class EngineCore:
         now = time.perf_counter()
         for sequence in list(self.scheduler.sequences()):
             request = sequence.request
-            queued = sequence.status is SequenceStatus.WAITING and not sequence.num_generated
+            queued = sequence.times.first_step is None
             if request.deadline is not None and now >= request.deadline:
                 self._finish(sequence, "abort")
             elif queued and request.queue_deadline is not None and now >= request.queue_deadline:
                 waited = now - request.arrival
-                self._fail(
-                    sequence, QueueTimeoutError(f"The request waited {waited:.0f} s in the queue.")
-                )
+                message = f"The request waited {waited:.0f} s in the queue."
+                self._fail(sequence, QueueTimeoutError(message, self.inbox.retry_after()))
 
     def step(self) -> None:
         """Schedule, compute, hand out: one turn of continuous batching."""
@@ -208,16 +219,21 @@ class EngineCore:
         try:
             result = self._runner.run(plan)
         except DecodeError as error:
-            self._lose_memory(plan, error)
+            self._handle(error, plan)
             return
         if result.status is DecodeStatus.OK:
-            for rows, sampled in zip(plan.rows, result.sampled, strict=True):
-                self._advance(rows, sampled)
+            self._num_refusals = 0
+            self._advance_all(plan, result)
+            self._account(plan, started, result.decode_seconds)
         elif result.status is DecodeStatus.ABORTED:
-            self._undo(plan)
+            for rows in plan.rows:
+                self.scheduler.rollback(rows.sequence)
         else:
             self._no_slot(plan)
-        self._account(plan, started, result.decode_seconds)
+
+    def _advance_all(self, plan: BatchPlan, result: StepResult) -> None:
+        for rows, sampled in zip(plan.rows, result.sampled, strict=True):
+            self._advance(rows, sampled)
 
     def _advance(self, rows: Rows, sampled: Sampled | None) -> None:
         sequence = rows.sequence
@@ -288,23 +304,25 @@ class EngineCore:
         error: AvllmError | None = None,
         **update: object,
     ) -> None:
-        request = sequence.request
         self.scheduler.finish(sequence, keep=keep)
+        self._conclude(sequence, reason, error=error, **update)
+
+    def _conclude(self, sequence: Sequence, reason: FinishReason, **update: object) -> None:
+        # The last update of a sequence that the scheduler does not know any more.
+        request = sequence.request
         live = self._live[request.request_id]
         live.remove(sequence)
         if not live:
             del self._live[request.request_id]
-            self.inbox.release()
+            self.inbox.release(has_ended=True)
             self._leave_queue(request)
         self.metrics.count_finished(reason)
-        seconds = time.perf_counter() - request.arrival
-        self.metrics.e2e_seconds.observe(seconds)
+        self.metrics.e2e_seconds.observe(time.perf_counter() - request.arrival)
         self._emit(
             sequence,
             SequenceUpdate(
                 sequence.index,
                 finish_reason=reason,
-                error=error,
                 num_generated=sequence.num_generated,
                 cached_tokens=sequence.cached_tokens,
                 timings=sequence.times.timings(),
@@ -316,39 +334,58 @@ class EngineCore:
         self._finish(sequence, "error", keep=False, error=error)
 
     def _give_up(self, error: AvllmError) -> None:
+        # Not through the scheduler: after a failure it may contradict itself.
         for message in self.inbox.drain(0):
             self._receive(message)
         for sequences in list(self._live.values()):
             for sequence in list(sequences):
-                self._fail(sequence, error)
+                self._conclude(sequence, "error", error=error)
         self._flush()
 
     # -- trouble -------------------------------------------------------------------------------
 
-    def _lose_memory(self, plan: BatchPlan, error: DecodeError) -> None:
-        # The cells of a failed step cannot be trusted: those in it fail, the others start over.
+    def _handle(self, error: DecodeError, plan: BatchPlan) -> None:
+        if error.status == _INVALID_BATCH and len(plan.rows) > 1:
+            self._isolate(plan)
+            return
         logger.error("a step failed, %d sequences end: %s", len(plan.rows), error)
         for rows in plan.rows:
             self._fail(rows.sequence, error)
-        self.scheduler.reset_running()
+        if error.status != _INVALID_BATCH:
+            # Cells that a failed step wrote cannot be trusted: the others start over.
+            self.scheduler.reset_running()
 
-    def _undo(self, plan: BatchPlan) -> None:
-        # An aborted step may have left positions behind: cut back to what the ledger knows.
+    def _isolate(self, plan: BatchPlan) -> None:
+        # Nothing was computed: sequence by sequence, the one that llama.cpp refuses shows.
         for rows in plan.rows:
-            slot = rows.sequence.slot
-            if slot is not None:
-                self._runner.memory.seq_rm(slot.seq_id, slot.length, -1)
+            if rows.sequence.status not in _RUNNING:
+                continue  # the memory was lost with an earlier one: it starts over
+            alone = BatchPlan([rows])
+            try:
+                result = self._runner.run(alone)
+            except DecodeError as error:
+                self._handle(error, alone)
+                continue
+            if result.status is DecodeStatus.OK:
+                self._advance_all(alone, result)
+            else:
+                self.scheduler.rollback(rows.sequence)
 
     def _no_slot(self, plan: BatchPlan) -> None:
-        # The ledger says there is room and llama.cpp does not find it: give way until it does.
+        # The ledger says there is room and llama.cpp does not find it. Give way, then clear the
+        # memory, which makes the two agree again, then give up: never the same thing twice.
         logger.warning("llama.cpp found no cells for %d rows", plan.num_tokens)
-        cache = self.scheduler.cache
-        if not cache.ensure_free(cache.num_cells) and len(self.scheduler.running) > 1:
-            self.scheduler.preempt(self.scheduler.running[-1])
-        elif len(self.scheduler.running) == 1:
-            self._fail(
-                self.scheduler.running[0], DecodeError("The KV cache has no room for it.", 1)
-            )
+        self._num_refusals += 1
+        cache, running = self.scheduler.cache, self.scheduler.running
+        if self._num_refusals == 1 and (cache.num_evictable or len(running) > 1):
+            cache.ensure_free(cache.num_cells)
+            if len(running) > 1:
+                self.scheduler.preempt(running[-1])
+        elif self._num_refusals <= 2:
+            self.scheduler.reset_running()
+        else:
+            error = DecodeError("The KV cache has no room for it.", DecodeStatus.NO_KV_SLOT)
+            self._handle(error, plan)
 
     # -- figures -------------------------------------------------------------------------------
 
@@ -387,4 +424,3 @@ class EngineCore:
     def _flush(self) -> None:
         for flush in list(self._flushers.values()):
             flush()
-

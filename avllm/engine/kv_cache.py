@@ -12,66 +12,12 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from dataclasses import dataclass
-from typing import Protocol
+from operator import attrgetter
 
-from avllm.engine.prefix_tree import Node, PrefixTree
-
-
-class Memory(Protocol):
-    """Memory calls of ``avllm.llama.Context``; the fake backend has the same."""
-
-    def seq_rm(self, seq_id: int, start: int = -1, end: int = -1) -> bool: ...
-    def seq_cp(self, source: int, target: int, start: int = -1, end: int = -1) -> None: ...
-    def save_sequence(self, seq_id: int) -> bytearray: ...
-    def restore_sequence(self, seq_id: int, state: bytearray) -> bool: ...
-    def clear(self) -> None: ...
-
-
-class Slot:
-    """The cells of one sequence: a path in the prefix tree, then a private tail.
-
-    Attributes:
-        seq_id: id in llama.cpp's memory.
-        node: where its shared path ends.
-        tail: tokens after it that only this slot has, int32.
-        is_active: belongs to a running sequence; otherwise it is cache and may be evicted.
-        is_pinned: keeps the shared prefix of a parked sequence: evicted last.
-        last_used: larger is more recent.
-    """
-
-    __slots__ = ("is_active", "is_pinned", "last_used", "node", "salt", "seq_id", "tail")
-
-    def __init__(self, seq_id: int, node: Node, salt: str) -> None:
-        self.seq_id = seq_id
-        self.node = node
-        self.salt = salt
-        self.tail: array[int] = array("i")
-        self.is_active = True
-        self.is_pinned = False
-        self.last_used = 0
-
-    @property
-    def length(self) -> int:
-        """Tokens of this sequence that are in the cache."""
-        return self.node.end + len(self.tail)
-
-
-@dataclass(slots=True)
-class ParkedState:
-    """Memory of a preempted sequence, outside the pool.
-
-    Attributes:
-        state: saved cells from ``shared`` on.
-        shared: positions before it stay in the pool, in ``slot``.
-        slot: keeps the shared prefix, or None when there is none.
-        num_cells: cells that restoring takes.
-    """
-
-    state: bytearray
-    shared: int
-    slot: Slot | None
-    num_cells: int
+from avllm.engine.memory import Memory
+from avllm.engine.prefix_tree import PrefixTree
+from avllm.engine.slot import ParkedState, Slot
+from avllm.errors import DecodeError
 
 
 class KVCache:
@@ -100,14 +46,11 @@ class KVCache:
         self.memory = memory
         self.num_cells = num_cells
         self.max_active = max_active
+        self.max_ids = max_ids
         self.can_share = can_share
-        self.tree = PrefixTree()
-        self._num_tail = 0
-        self._active_ids = list(range(max_active - 1, -1, -1))
         self._scratch_id = max_active
-        self._cached_ids = list(range(max_ids - 1, max_active, -1)) if can_share else []
-        self._cached: set[Slot] = set()
         self._clock = itertools.count(1)
+        self._start_empty()
 
     @property
     def num_used(self) -> int:
@@ -134,12 +77,7 @@ class KVCache:
         if not self.can_share:
             return 0, 0
         node, length = self.tree.match(tokens, salt)
-        if node is None:
-            return 0, 0
-        idle = sum(
-            min(step.end, length) - step.start for step in node.path() if step.num_active == 0
-        )
-        return length, idle
+        return length, 0 if node is None else node.idle_cells(length)
 
     def open(self, tokens: array[int], salt: str, max_shared: int) -> Slot:
         """Give a sequence an id and the cells of its longest cached prefix, at most max_shared.
@@ -198,38 +136,56 @@ class KVCache:
         """Evict cache, least recently used first, until ``count`` cells are free, if it can be."""
         missing = count - self.num_free
         if missing > 0:
-            for slot in sorted(self._cached, key=lambda slot: (slot.is_pinned, slot.last_used)):
+            for slot in sorted(self._cached, key=attrgetter("usefulness")):
                 missing -= self._evict(slot, missing)
                 if missing <= 0:
                     break
         return self.num_free >= count
 
-    def private_cells(self, slot: Slot) -> int:
-        """Return how many cells would be free without ``slot``."""
-        return slot.length - self._shared_end(slot)
+    def rollback(self, slot: Slot) -> bool:
+        """Cut what an aborted step left behind the counted tokens of a running slot.
 
-    def park(self, slot: Slot) -> ParkedState:
+        Returns:
+            False when this memory cannot be cut: the slot must be closed, with ``keep=False``.
+        """
+        return self.memory.seq_rm(slot.seq_id, slot.length, -1)
+
+    def park(self, slot: Slot, max_bytes: int) -> ParkedState | None:
         """Save the private cells of a running slot outside the pool and free them.
 
         The prefix that others use too stays where it is.
+
+        Returns:
+            None, and the slot as it was, when its state takes more than ``max_bytes`` or there
+            is no memory for it.
         """
-        shared = self._shared_end(slot)
-        num_cells = slot.length - shared
+        shared = slot.shared_end
+        try:
+            parked = ParkedState(self._save(slot, shared), shared, None, slot.num_private)
+        except (MemoryError, DecodeError):
+            return None
+        if len(parked.state) > max_bytes:
+            return None
         if shared:
-            self.memory.seq_cp(slot.seq_id, self._scratch_id, shared, -1)
-            state = self.memory.save_sequence(self._scratch_id)
-            self.memory.seq_rm(self._scratch_id)
             self._cut(slot, shared)
             self._retire(slot, pinned=True)
-            return ParkedState(state, shared, slot, num_cells)
-        state = self.memory.save_sequence(slot.seq_id)
-        self._release(slot)
-        return ParkedState(state, 0, None, num_cells)
+            parked.slot = slot
+        else:
+            self._release(slot)
+        return parked
+
+    def cells_to_restore(self, parked: ParkedState) -> int:
+        """Return how many free or evictable cells ``restore`` takes."""
+        prefix = parked.slot
+        if prefix is None:
+            return parked.num_cells
+        # Its prefix is evictable until it runs again.
+        return parked.num_cells + prefix.node.idle_cells(prefix.length)
 
     def restore(self, parked: ParkedState, tokens: array[int], salt: str) -> Slot | None:
-        """Bring a parked sequence back: the same cells, byte for byte.
+        """Bring a parked sequence back: the same cells, byte for byte. Uses ``parked`` up.
 
-        Call it only while ``has_free_id`` and ``num_cells`` cells are free.
+        Call it only while ``has_free_id``.
 
         Args:
             tokens: the tokens whose cells were parked, shared ones included.
@@ -239,18 +195,21 @@ class KVCache:
             refused: then it must be computed again.
         """
         prefix = parked.slot
-        if prefix is not None and prefix.length < parked.shared:
+        if prefix is not None:
+            prefix.last_used = next(self._clock)  # making room must not take it, if it can help it
+        made_room = self.ensure_free(parked.num_cells)
+        if not made_room or (prefix is not None and prefix.length < parked.shared):
             self.drop(parked)
             return None
-        slot = Slot(self._active_ids.pop(), prefix.node if prefix else self.tree.root(salt), salt)
-        restored = self.memory.restore_sequence(slot.seq_id, parked.state)
-        if not restored:
-            self.memory.seq_rm(slot.seq_id)
-            self._active_ids.append(slot.seq_id)
+        seq_id = self._active_ids.pop()
+        if not self.memory.restore_sequence(seq_id, parked.state):
+            self.memory.seq_rm(seq_id)
+            self._active_ids.append(seq_id)
             self.drop(parked)
             return None
+        slot = Slot(seq_id, prefix.node if prefix else self.tree.root(salt), salt)
         if prefix is not None:  # after restoring, which empties the target first
-            self.memory.seq_cp(prefix.seq_id, slot.seq_id, 0, parked.shared)
+            self.memory.seq_cp(prefix.seq_id, seq_id, 0, parked.shared)
         self.tree.enter(slot.node, slot)
         self.append(slot, tokens[parked.shared :])
         self.drop(parked)
@@ -266,24 +225,25 @@ class KVCache:
     def reset(self) -> None:
         """Forget everything, after memory was lost; slots from before must not be used again."""
         self.memory.clear()
-        max_ids = self._scratch_id + 1 + len(self._cached_ids) + len(self._cached)
-        self.__init__(  # type: ignore[misc]
-            self.memory, self.num_cells, self.max_active, max_ids=max_ids, can_share=self.can_share
-        )
+        self._start_empty()
 
-    def check_integrity(self) -> None:
-        """Raise AssertionError when the ledger contradicts itself (for tests and debugging)."""
-        nodes = list(self.tree.nodes())
-        assert self.tree.num_cells == sum(len(node.tokens) for node in nodes)
-        assert self.tree.num_idle == sum(len(n.tokens) for n in nodes if n.num_active == 0)
-        for node in nodes:
-            below = len(node.slots) + sum(child.num_paths for child in node.children.values())
-            assert node.num_paths == below > 0
-        assert 0 <= self.num_used <= self.num_cells
-        assert all(slot.node.slots >= {slot} and not slot.tail for slot in self._cached)
+    def _start_empty(self) -> None:
+        self.tree = PrefixTree()
+        self._num_tail = 0
+        self._active_ids = list(range(self.max_active - 1, -1, -1))
+        last = self.max_ids - 1 if self.can_share else self._scratch_id
+        self._cached_ids = list(range(last, self._scratch_id, -1))
+        self._cached: set[Slot] = set()
 
-    def _shared_end(self, slot: Slot) -> int:
-        return next((node.end for node in slot.node.path() if node.num_paths > 1), 0)
+    def _save(self, slot: Slot, start: int) -> bytearray:
+        if not start:
+            return self.memory.save_sequence(slot.seq_id)
+        # A part cannot be saved: an id that owns just that part can.
+        self.memory.seq_cp(slot.seq_id, self._scratch_id, start, -1)
+        try:
+            return self.memory.save_sequence(self._scratch_id)
+        finally:
+            self.memory.seq_rm(self._scratch_id)
 
     def _cut(self, slot: Slot, length: int) -> None:
         # Shorten a slot to `length`, where a node that others use too ends.
@@ -297,12 +257,15 @@ class KVCache:
 
     def _retire(self, slot: Slot, *, pinned: bool = False) -> None:
         # From running to cache: the id that can stand in a batch is freed for others.
-        if slot.node.num_paths > 1 and not pinned:
-            self._release(slot)  # another slot has all of it
+        if not slot.length or (slot.node.num_paths > 1 and not pinned):
+            self._release(slot)  # it has nothing, or another slot has all of it
+            return
+        if not self._cached_ids and self._cached:
+            self._release(min(self._cached, key=attrgetter("usefulness")))
+        if not self._cached_ids:
+            self._release(slot)
             return
         self.tree.set_active(slot, False)
-        if not self._cached_ids:
-            self._release(min(self._cached, key=lambda slot: (slot.is_pinned, slot.last_used)))
         active_id, slot.seq_id = slot.seq_id, self._cached_ids.pop()
         self.memory.seq_cp(active_id, slot.seq_id)
         self.memory.seq_rm(active_id)

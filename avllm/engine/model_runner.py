@@ -7,7 +7,7 @@ from typing import Protocol
 
 from avllm.config import EngineConfig
 from avllm.engine.batch_plan import BatchPlan, Rows, Sampled
-from avllm.engine.kv_cache import Memory
+from avllm.engine.memory import Memory
 from avllm.errors import EngineStoppedError
 from avllm.llama import Batch, Context, DecodeStatus, Model, Sampler, sample_rows
 

@@ -1,7 +1,8 @@
 """PrefixTree: which token runs have cells in the KV cache, as a radix tree over token ids.
 
 Knows tokens and counts, nothing of llama.cpp. A node is a run of tokens; the cells of the run are
-owned by every sequence id whose path goes through it. A node without any is removed.
+owned by every sequence id whose path goes through it. A node without any is removed, and one
+where no path ends or branches is joined with its child.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from avllm.engine.kv_cache import Slot
+    from avllm.engine.slot import Slot
 
 
 class Node:
@@ -21,7 +22,7 @@ class Node:
         tokens: the run, int32; empty only in a root.
         start: position of its first token.
         children: first token of each child -> child.
-        slots: slots whose path ends in this node.
+        slots: slots whose path ends in this node (a dict for its order).
         num_paths: slots whose path goes through or ends in this node.
         num_active: those of them that belong to running sequences.
     """
@@ -33,7 +34,7 @@ class Node:
         self.tokens = tokens
         self.start = start
         self.children: dict[int, Node] = {}
-        self.slots: set[Slot] = set()
+        self.slots: dict[Slot, None] = {}
         self.num_paths = 0
         self.num_active = 0
 
@@ -48,6 +49,10 @@ class Node:
         while node is not None and node.parent is not None:
             yield node
             node = node.parent
+
+    def idle_cells(self, end: int) -> int:
+        """Return how many cells of its path, up to position ``end``, only cached slots hold."""
+        return sum(min(node.end, end) - node.start for node in self.path() if not node.num_active)
 
     def any_slot(self) -> Slot:
         """Return a slot whose path goes through this node."""
@@ -125,26 +130,26 @@ class PrefixTree:
         child.num_paths = 1
         child.num_active = int(slot.is_active)
         node.children[tokens[0]] = child
-        node.slots.discard(slot)
-        child.slots.add(slot)
+        del node.slots[slot]
+        child.slots[slot] = None
         slot.node = child
 
     def enter(self, node: Node, slot: Slot) -> None:
         """Let the path of ``slot`` end in ``node``."""
         self._count(node, slot)
-        node.slots.add(slot)
+        node.slots[slot] = None
         slot.node = node
 
     def move(self, slot: Slot, node: Node) -> None:
         """Let the path of ``slot`` end in ``node`` instead of where it ends now."""
         old = slot.node
-        old.slots.discard(slot)
+        del old.slots[slot]
         self.enter(node, slot)  # before the old path is let go: what they share stays
         self._uncount(old, slot)
 
     def leave(self, slot: Slot) -> None:
         """Undo ``enter``; nodes that nobody holds any more are removed with their cells."""
-        slot.node.slots.discard(slot)
+        del slot.node.slots[slot]
         self._uncount(slot.node, slot)
         slot.node = Node(None, array("i"), 0)
         root = self._roots.get(slot.salt)
@@ -181,7 +186,7 @@ class PrefixTree:
                 self._activate(step, 1)
 
     def _uncount(self, node: Node, slot: Slot) -> None:
-        for step in list(node.path()):
+        for step in node.path():
             step.num_paths -= 1
             if slot.is_active:
                 self._activate(step, -1)
@@ -190,6 +195,16 @@ class PrefixTree:
                 self.num_idle -= len(step.tokens)
                 assert step.parent is not None
                 del step.parent.children[step.tokens[0]]
+        left = next((step for step in node.path() if step.num_paths), None)
+        if left is not None and not left.slots and len(left.children) == 1:
+            self._join(left)
+
+    def _join(self, node: Node) -> None:
+        (child,) = node.children.values()
+        child.tokens = node.tokens + child.tokens
+        child.start, child.parent = node.start, node.parent
+        assert node.parent is not None
+        node.parent.children[child.tokens[0]] = child
 
     def _activate(self, node: Node, change: int) -> None:
         was_idle = node.num_active == 0

@@ -12,7 +12,7 @@ from avllm.engine.request import GenerationRequest
 from avllm.outputs import RequestTimings
 
 if TYPE_CHECKING:
-    from avllm.engine.kv_cache import ParkedState, Slot
+    from avllm.engine.slot import ParkedState, Slot
 
 
 class SequenceStatus(enum.Enum):

@@ -2,6 +2,7 @@
 
 Learns what a step costs: seconds = base + per decode row + per prompt token, by recursive least
 squares with forgetting, so that it follows longer contexts and other load on the machine.
+``fair_shares`` divides the budget among the prompts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import numpy as np
 # Weight of a step 100 steps ago; small enough to follow, large enough to average noise out.
 _FORGETTING = 0.98
 _MIN_PREFILL = 8
+# Forgetting lets directions that are not exercised grow without bound; this is where they stop.
+_LARGEST_VARIANCE = 1.0
+_NOISE_VARIANCE = 1e-6  # of a step's seconds
 # Without streams to protect, a step may take this many times the target: larger chunks gain
 # little on CPUs, and a new request or a cancellation waits for the end of a step.
 _IDLE_FACTOR = 4.0
@@ -39,12 +43,13 @@ class StepBudget:
         # An interrupted machine (a pause, a page-in) says nothing about the next step.
         seconds = min(seconds, 4.0 * max(self.predict(prefill_tokens, decode_tokens), 0.05))
         gain = self._covariance @ x
-        gain /= _FORGETTING * 1e-6 + x @ gain
+        gain /= _FORGETTING * _NOISE_VARIANCE + x @ gain
         self._cost += gain * (seconds - self._cost @ x)
-        self._covariance = (self._covariance - np.outer(gain, x @ self._covariance)) / _FORGETTING
-        # Forgetting lets directions that are not exercised grow without bound.
-        np.clip(self._covariance, -1.0, 1.0, out=self._covariance)
         np.maximum(self._cost, [0.0, 1e-6, 1e-6], out=self._cost)
+        covariance = (self._covariance - np.outer(gain, x @ self._covariance)) / _FORGETTING
+        covariance += covariance.T  # exact symmetry, or rounding errors grow
+        covariance *= 0.5 * min(1.0, 2 * _LARGEST_VARIANCE / covariance.diagonal().max())
+        self._covariance = covariance
 
     def predict(self, prefill_tokens: int, decode_tokens: int) -> float:
         """Return the expected seconds of a step."""
@@ -57,3 +62,24 @@ class StepBudget:
         spare = target - self.predict(0, decode_tokens)
         affordable = int(spare / float(self._cost[2]))
         return max(0, min(room, max(affordable, _MIN_PREFILL)))
+
+
+def fair_shares(needs: list[int], budget: int) -> list[int]:
+    """Return what each gets of ``budget``: max-min fair, nobody waits behind a large need.
+
+    Equal shares, what small needs leave goes to the larger ones, and what does not divide goes
+    one each to the first of ``needs``: the first always gets something.
+    """
+    level, left = 0, budget
+    for position, need in enumerate(sorted(needs)):
+        level = left // (len(needs) - position)
+        if need > level:
+            break
+        level, left = need, left - need
+    shares = [min(need, level) for need in needs]
+    spare = budget - sum(shares)
+    for position, need in enumerate(needs):
+        if spare and need > shares[position]:
+            shares[position] += 1
+            spare -= 1
+    return shares
