@@ -1,20 +1,24 @@
 """StepBudget: how many prompt tokens a step may take so that running streams keep their pace.
 
-Learns what a step costs: seconds = base + per decode row + per prompt token, by recursive least
-squares with forgetting, so that it follows longer contexts and other load on the machine.
-``fair_shares`` divides the budget among the prompts.
+Learns what a step costs: that of its decode rows from the steps without prompt tokens, and per
+prompt token what the others take beyond it. An error in the first is made good by the second, so
+that steps settle at the target whatever the machine. ``fair_shares`` divides the budget.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
-# Weight of a step 100 steps ago; small enough to follow, large enough to average noise out.
-_FORGETTING = 0.98
+# Weight of what is known already, against the newest step.
+_MEMORY = 0.9
 _MIN_PREFILL = 8
-# Forgetting lets directions that are not exercised grow without bound; this is where they stop.
-_LARGEST_VARIANCE = 1.0
-_NOISE_VARIANCE = 1e-6  # of a step's seconds
+# A step takes at most this many times what was expected: a machine that was interrupted (a pause,
+# a page-in) says nothing about the next step.
+_LARGEST_SURPRISE = 4.0
+_LEAST_EXPECTED_SECONDS = 0.05
+# Least part of a step's seconds that is put down to its prompt tokens.
+_LEAST_PREFILL_PART = 0.1
+# Streams that miss the target by themselves may be slowed by this part: prompts would hardly get
+# on otherwise.
+_LEAST_SPARE = 0.25
 # Without streams to protect, a step may take this many times the target: larger chunks gain
 # little on CPUs, and a new request or a cancellation waits for the end of a step.
 _IDLE_FACTOR = 4.0
@@ -33,35 +37,53 @@ class StepBudget:
     def __init__(self, target_seconds: float, max_tokens: int) -> None:
         self.target_seconds = target_seconds
         self.max_tokens = max_tokens
-        # base, per decode row, per prompt token: a guess that the first steps replace.
-        self._cost = np.array([0.01, 0.002, 0.002])
-        self._covariance = np.diag([1e-2, 1e-4, 1e-4])
+        # Seconds of decode rows over those of the guess, by the bit length of their number.
+        self._decode_factors: dict[int, float] = {}
+        # Latest prompt tokens and their seconds; a guess that the first steps replace.
+        self._prefill_tokens = 50.0
+        self._prefill_seconds = 0.1
 
     def observe(self, prefill_tokens: int, decode_tokens: int, seconds: float) -> None:
         """Learn from a finished step."""
-        x = np.array([1.0, decode_tokens, prefill_tokens])
-        # An interrupted machine (a pause, a page-in) says nothing about the next step.
-        seconds = min(seconds, 4.0 * max(self.predict(prefill_tokens, decode_tokens), 0.05))
-        gain = self._covariance @ x
-        gain /= _FORGETTING * _NOISE_VARIANCE + x @ gain
-        self._cost += gain * (seconds - self._cost @ x)
-        np.maximum(self._cost, [0.0, 1e-6, 1e-6], out=self._cost)
-        covariance = (self._covariance - np.outer(gain, x @ self._covariance)) / _FORGETTING
-        covariance += covariance.T  # exact symmetry, or rounding errors grow
-        covariance *= 0.5 * min(1.0, 2 * _LARGEST_VARIANCE / covariance.diagonal().max())
-        self._covariance = covariance
+        expected = max(self.predict(prefill_tokens, decode_tokens), _LEAST_EXPECTED_SECONDS)
+        seconds = min(seconds, _LARGEST_SURPRISE * expected)
+        if prefill_tokens:
+            decode_seconds = self.predict(0, decode_tokens)
+            rest = max(seconds - decode_seconds, _LEAST_PREFILL_PART * seconds)
+            self._prefill_tokens = _MEMORY * self._prefill_tokens + prefill_tokens
+            self._prefill_seconds = _MEMORY * self._prefill_seconds + rest
+        elif decode_tokens:
+            factor = seconds / _guess(decode_tokens)
+            known = self._decode_factors.get(decode_tokens.bit_length(), factor)
+            mean = _MEMORY * known + (1 - _MEMORY) * factor
+            self._decode_factors[decode_tokens.bit_length()] = mean
 
     def predict(self, prefill_tokens: int, decode_tokens: int) -> float:
         """Return the expected seconds of a step."""
-        return float(self._cost @ np.array([1.0, decode_tokens, prefill_tokens]))
+        per_token = self._prefill_seconds / self._prefill_tokens
+        return self._decode_seconds(decode_tokens) + per_token * prefill_tokens
 
     def prefill_tokens(self, decode_tokens: int) -> int:
         """Return how many prompt tokens may join ``decode_tokens`` running rows."""
         room = self.max_tokens - decode_tokens
         target = self.target_seconds * (1.0 if decode_tokens else _IDLE_FACTOR)
-        spare = target - self.predict(0, decode_tokens)
-        affordable = int(spare / float(self._cost[2]))
+        decode_seconds = self._decode_seconds(decode_tokens)
+        spare = max(target - decode_seconds, _LEAST_SPARE * decode_seconds)
+        affordable = int(spare * self._prefill_tokens / self._prefill_seconds)
         return max(0, min(room, max(affordable, _MIN_PREFILL)))
+
+    def _decode_seconds(self, decode_tokens: int) -> float:
+        if not decode_tokens:
+            return 0.0
+        size = decode_tokens.bit_length()
+        nearest = min(self._decode_factors, key=lambda known: abs(known - size), default=None)
+        factor = 1.0 if nearest is None else self._decode_factors[nearest]
+        return factor * _guess(decode_tokens)
+
+
+def _guess(decode_tokens: int) -> float:
+    # Seconds of decode rows on a typical machine.
+    return 0.01 + 0.002 * decode_tokens
 
 
 def fair_shares(needs: list[int], budget: int) -> list[int]:
