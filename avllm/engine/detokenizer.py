@@ -55,7 +55,8 @@ class StopChecker:
     Owned by one thread at a time.
 
     Args:
-        stop: the strings; the one that begins first ends the text.
+        stop: the strings; the one that is complete first ends the text, the longest of several,
+            so that it does not matter how the text was cut into pieces.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -68,10 +69,10 @@ class StopChecker:
         if not self._stop:
             return text
         self._held += text
-        found = [(at, s) for s in self._stop if (at := self._held.find(s)) >= 0]
+        found = [(at + len(s), at, s) for s in self._stop if (at := self._held.find(s)) >= 0]
         if found:
-            end, self.matched = min(found)
-            shown, self._held = self._held[:end], ""
+            _, start, self.matched = min(found)
+            shown, self._held = self._held[:start], ""
             return shown
         hold = self._longest_beginning()
         shown, self._held = self._held[: len(self._held) - hold], self._held[-hold:] if hold else ""
