@@ -3,6 +3,9 @@
 # The set-up is one stamp: it is redone when the build files, the native sources or the dependencies
 # change, and then only what changed is compiled (CMake keeps its state in build/dev).
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
 PYTHON   ?= python3
 VENV     := .venv
 BIN      := $(VENV)/bin
@@ -81,7 +84,7 @@ ui/dist/.stamp: $(PAGE) | tools
 $(VENV)/.built: $(VENV)/.tools pyproject.toml $(NATIVE) $(PACKAGE) ui/dist/.stamp
 	@echo "avllm: compiling (llama.cpp takes minutes the first time)"
 	$(BIN)/pip install --no-build-isolation --verbose -Cbuild-dir=$(BUILD) $(CMAKE_ARGS_SETTINGS) \
-	  --editable . | sh scripts/show_progress.sh
+	  --editable . 2>&1 | sh scripts/show_progress.sh
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.tools
