@@ -32,6 +32,23 @@ def pytest_terminal_summary(
             terminalreporter.write_line(row)
 
 
+@pytest.fixture
+def record_figures(
+    benchmark: Any, pytestconfig: pytest.Config
+) -> Callable[[str, dict[str, float]], None]:
+    """Report figures of a benchmark that has no peer."""
+
+    def record(title: str, figures: dict[str, float]) -> None:
+        benchmark.extra_info |= figures
+        pytestconfig.stash[ROWS] += [_row(title, name, value) for name, value in figures.items()]
+
+    return record
+
+
+def _row(title: str, name: str, value: float) -> str:
+    return f"{title:<44} {name:<36} avllm {value:10.3f}"
+
+
 @pytest.fixture(scope="session")
 def rounds(pytestconfig: pytest.Config) -> int:
     """How often each side of a comparison runs."""
@@ -80,7 +97,7 @@ def compare(
         )
         for name in our_figures[0]:
             mine = statistics.median(figures[name] for figures in our_figures)
-            row = f"{title:<44} {name:<28} avllm {mine:10.3f}"
+            row = _row(title, name, mine)
             benchmark.extra_info[name] = mine
             if name in their_figures[0]:
                 peer = statistics.median(figures[name] for figures in their_figures)
