@@ -115,7 +115,7 @@ class FakeMemory:
         assert source != target
         assert not self._range(target, start, end), f"seq_cp onto cells of {target}"
         for cell in self._range(source, start, end):
-            self._own(target, cell)
+            self.put(target, cell)
 
     def save_sequence(self, seq_id: int) -> bytearray:
         """Return the cells of a sequence as bytes."""
@@ -139,7 +139,7 @@ class FakeMemory:
         if len(cells) > self.num_cells - self.num_used:
             return False
         for cell in cells:
-            self._own(seq_id, cell)
+            self.put(seq_id, cell)
         return True
 
     def clear(self) -> None:
@@ -153,9 +153,10 @@ class FakeMemory:
         assert slot is not None
         for position in range(rows.start, rows.start + count):
             token = rows.sequence.tokens[position]
-            self._own(slot.seq_id, Cell(position, token, salt))
+            self.put(slot.seq_id, Cell(position, token, salt))
 
-    def _own(self, seq_id: int, cell: Cell) -> None:
+    def put(self, seq_id: int, cell: Cell) -> None:
+        """Let a sequence own a cell, as computing its token does."""
         self.num_used += cell.num_owners == 0
         cell.num_owners += 1
         self._sequences.setdefault(seq_id, {})[cell.position] = cell

@@ -38,7 +38,7 @@ class Inbox:
         self.num_tokens = 0
         # When the latest requests ended, after the moment from which there was work without pause.
         self._ends: deque[float] = deque(maxlen=_WINDOW + 1)
-        self._seconds_per_request = 0.5  # of the work before that; at first a guess
+        self._seconds_per_request = 0.5  # when the latest ended; at first a guess
         self._num_refused = 0  # refused callers who were told of a place that is not free yet
 
     def reserve(self) -> None:
@@ -63,6 +63,7 @@ class Inbox:
             self.num_requests -= 1
             if has_ended:
                 self._ends.append(time.monotonic())
+                self._seconds_per_request = self._pace()
                 self._num_refused = max(0, self._num_refused - 1)
 
     def submit(self, request: GenerationRequest) -> None:
@@ -133,7 +134,6 @@ class Inbox:
 
     def _begin_work(self) -> None:
         # Idle time says nothing about throughput: it is measured from here on.
-        self._seconds_per_request = self._pace()
         self._ends.clear()
         self._ends.append(time.monotonic())
         self._num_refused = 0
