@@ -37,6 +37,8 @@ logger = logging.getLogger("avllm.engine")
 Status = Literal["ready", "stopping", "stopped", "failed"]
 _IDLE_SECONDS = 0.5
 _INVALID_BATCH = -1  # of llama_decode: nothing was computed
+# How often a sequence that runs alone may lack cells without getting a token further.
+_TRIES_ALONE = 3
 _RUNNING = (SequenceStatus.PREFILL, SequenceStatus.DECODE)
 
 
@@ -86,7 +88,9 @@ class EngineCore:
         self._heartbeat = time.monotonic()
         self._stop_at: float | None = None
         self._pid = os.getpid()
-        self._num_refusals = 0  # steps in a row for which llama.cpp found no cells
+        # The sequence for which llama.cpp last found no cells though it ran alone, and its length.
+        self._refused: tuple[Sequence, int] | None = None
+        self._num_refused = 0
         self._thread = threading.Thread(target=self._main, name="avllm-engine", daemon=True)
 
     def start(self) -> None:
@@ -222,7 +226,6 @@ class EngineCore:
             self._handle(error, plan)
             return
         if result.status is DecodeStatus.OK:
-            self._num_refusals = 0
             self._advance_all(plan, result)
             self._account(plan, started, result.decode_seconds)
         elif result.status is DecodeStatus.ABORTED:
@@ -372,20 +375,19 @@ class EngineCore:
                 self.scheduler.rollback(rows.sequence)
 
     def _no_slot(self, plan: BatchPlan) -> None:
-        # The ledger says there is room and llama.cpp does not find it. Give way, then clear the
-        # memory, which makes the two agree again, then give up: never the same thing twice.
+        # The ledger says there is room and llama.cpp does not find it.
         logger.warning("llama.cpp found no cells for %d rows", plan.num_tokens)
-        self._num_refusals += 1
-        cache, running = self.scheduler.cache, self.scheduler.running
-        if self._num_refusals == 1 and (cache.num_evictable or len(running) > 1):
-            cache.ensure_free(cache.num_cells)
-            if len(running) > 1:
-                self.scheduler.preempt(running[-1])
-        elif self._num_refusals <= 2:
-            self.scheduler.reset_running()
+        if self.scheduler.give_way():
+            return
+        (sequence,) = self.scheduler.running
+        refused = (sequence, len(sequence.tokens))
+        self._num_refused = self._num_refused + 1 if self._refused == refused else 1
+        self._refused = refused
+        if self._num_refused < _TRIES_ALONE:
+            self.scheduler.reset_running()  # cleared memory and the ledger agree again
         else:
             error = DecodeError("The KV cache has no room for it.", DecodeStatus.NO_KV_SLOT)
-            self._handle(error, plan)
+            self._fail(sequence, error)
 
     # -- figures -------------------------------------------------------------------------------
 

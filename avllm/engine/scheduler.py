@@ -54,6 +54,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.parked: list[Sequence] = []
         self.num_preemptions = 0
+        self._is_held = False  # nobody comes in before a running sequence ends
 
     @property
     def has_work(self) -> bool:
@@ -100,6 +101,7 @@ class Scheduler:
             self.running.remove(sequence)
             self.cache.close(sequence.slot, keep=keep)
             sequence.slot = None
+            self._is_held = False
         sequence.status = SequenceStatus.FINISHED
 
     def rollback(self, sequence: Sequence) -> None:
@@ -133,7 +135,7 @@ class Scheduler:
             list(self.parked), self.waiting[:_ADMISSION_SCAN], key=_by_priority
         )
         for sequence in candidates:
-            if not self.cache.has_free_id:
+            if not self.cache.has_free_id or (self._is_held and self.running):
                 return
             if sequence.status is SequenceStatus.PARKED:
                 is_in = self._resume(sequence)
@@ -230,6 +232,20 @@ class Scheduler:
             if len(self.running) - prefills + min(prefills, 1) <= self._room():
                 return
             self.preempt(self.running[-1])
+
+    def give_way(self) -> bool:
+        """Make a smaller step, after llama.cpp did not find the cells that the ledger counts.
+
+        Returns:
+            False when there is nothing to give: one sequence runs and nothing is cached.
+        """
+        is_cached = self.cache.num_evictable > 0
+        self.cache.ensure_free(self.cache.num_cells)
+        if len(self.running) > 1:
+            self.preempt(self.running[-1])
+            self._is_held = True  # or it would come back at once, to the same end
+            return True
+        return is_cached
 
     def preempt(self, sequence: Sequence) -> None:
         """Send a running sequence away: parked if that is cheaper than computing it again."""
