@@ -10,7 +10,7 @@ import struct
 import time
 import zlib
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -213,7 +213,7 @@ class FakeRunner:
         self.num_shortages = 0
         self.is_aborted = False
         self.is_closed = False
-        self._num_refusals = 0
+        self._refused_alone: Counter[tuple[int, int, int]] = Counter()
         self._salts: dict[str, int] = {}
 
     def start(self) -> None:
@@ -243,11 +243,15 @@ class FakeRunner:
         self.is_closed = True
 
     def _note_victims(self, plan: BatchPlan, fault: Fault) -> None:
-        self._num_refusals = self._num_refusals + 1 if fault.status == 1 else 0
         names = [_name(rows) for rows in plan.rows]
-        # A refused batch is tried row by row, a missing slot three times.
-        if fault.status < -1 or (fault.status == -1 and len(names) == 1) or self._num_refusals > 2:
-            self.victims.update(names)
+        alone = len(names) == 1
+        if fault.status < -1 or (fault.status == -1 and alone):
+            self.victims.update(names)  # a refused batch is tried row by row
+        if fault.status == 1 and alone:
+            place = (*names[0], len(plan.rows[0].sequence.tokens))
+            self._refused_alone[place] += 1
+            if self._refused_alone[place] > 2:
+                self.victims.update(names)  # a third time without a token in between
         self.victims.update(name for i, name in enumerate(names) if i in fault.nan)
         self.victims.update(_name(rows) for rows in plan.rows if self.refuses(rows))
 

@@ -141,7 +141,9 @@ def test_stream_gives_all_text_once(data: bytes, cuts: list[int]) -> None:
     assert stream.is_finished
 
 
-@pytest.mark.parametrize("pieces", [[b"a", b"E", b"N", b"D", b"b"], [b"aEND", b"b"], [b"aE", b"NDb"]])
+@pytest.mark.parametrize(
+    "pieces", [[b"a", b"E", b"N", b"D", b"b"], [b"aEND", b"b"], [b"aE", b"NDb"]]
+)
 def test_stream_asks_the_engine_to_end_a_sequence_that_said_its_stop_string(
     pieces: list[bytes],
 ) -> None:
