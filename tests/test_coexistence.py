@@ -30,9 +30,8 @@ class InitParams(ctypes.Structure):
 def compute_with_other(library):
     # Two plus three, computed as a ggml graph by the other copy.
     g = ctypes.CDLL(None)  # the global scope
-    for name in ("ggml_init", "ggml_new_f32", "ggml_new_tensor_1d", "ggml_set_f32", "ggml_add", "ggml_new_graph"):
-        if hasattr(g, name):
-            getattr(g, name).restype = ctypes.c_void_p
+    for name in ("init", "new_tensor_1d", "set_f32", "add", "new_graph"):
+        getattr(g, "ggml_" + name).restype = ctypes.c_void_p
     g.ggml_init.argtypes = [InitParams]
     context = g.ggml_init(InitParams(1 << 22, None, False))
     tensors = []

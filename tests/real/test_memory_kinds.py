@@ -68,9 +68,7 @@ def test_too_little_room_for_all_changes_nothing(tiny_model: Path) -> None:
 def _reference(path: Path, prompt: list[int], count: int = 16) -> list[int]:
     # One sequence in a context of its own: no batching, no sharing, no scheduler.
     model = Model(str(path))
-    context = Context(
-        model, n_ctx=512, n_batch=256, n_seq_max=1, num_threads=1, cell_type="f32"
-    )
+    context = Context(model, n_ctx=512, n_batch=256, n_seq_max=1, num_threads=1, cell_type="f32")
     sampler = Sampler(SamplingParams(temperature=0), context.n_vocab)
     batch = Batch(256)
     row = batch.extend(array("i", prompt), 0, len(prompt), 0, True)
