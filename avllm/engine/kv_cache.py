@@ -88,9 +88,7 @@ class KVCache:
         if self.can_share:
             node, length = self.tree.descend(node, tokens)
             length = min(length, max_shared)
-            while node.parent is not None and node.start >= length:
-                node = node.parent
-            node = self.tree.split(node, length)
+            node = self.tree.split(node.at(length), length)
         slot = Slot(self._active_ids.pop(), node, salt)
         if length:
             source = node.any_slot()
@@ -176,11 +174,8 @@ class KVCache:
 
     def cells_to_restore(self, parked: ParkedState) -> int:
         """Return how many free or evictable cells ``restore`` takes."""
-        prefix = parked.slot
-        if prefix is None:
-            return parked.num_cells
-        # Its prefix is evictable until it runs again.
-        return parked.num_cells + prefix.node.idle_cells(prefix.length)
+        prefix = parked.slot  # evictable until it runs again
+        return parked.num_cells + (prefix.node.idle_cells(prefix.length) if prefix else 0)
 
     def restore(self, parked: ParkedState, tokens: array[int], salt: str) -> Slot | None:
         """Bring a parked sequence back: the same cells, byte for byte. Uses ``parked`` up.
@@ -250,10 +245,7 @@ class KVCache:
         self.memory.seq_rm(slot.seq_id, length, -1)
         self._num_tail -= len(slot.tail)
         slot.tail = array("i")
-        node = slot.node
-        while node.end > length and node.parent is not None:
-            node = node.parent
-        self.tree.move(slot, node)
+        self.tree.move(slot, slot.node.at(length))
 
     def _retire(self, slot: Slot, *, pinned: bool = False) -> None:
         # From running to cache: the id that can stand in a batch is freed for others.

@@ -50,6 +50,13 @@ class Node:
             yield node
             node = node.parent
 
+    def at(self, position: int) -> Node:
+        """Return the node of its path in which the first ``position`` tokens end."""
+        node = self
+        while node.parent is not None and node.start >= position:
+            node = node.parent
+        return node
+
     def idle_cells(self, end: int) -> int:
         """Return how many cells of its path, up to position ``end``, only cached slots hold."""
         return sum(min(node.end, end) - node.start for node in self.path() if not node.num_active)

@@ -17,14 +17,12 @@ from operator import attrgetter
 
 from avllm.engine.batch_plan import BatchPlan, Rows
 from avllm.engine.kv_cache import KVCache
+from avllm.engine.leading import is_led
 from avllm.engine.park_budget import ParkBudget
-from avllm.engine.prefix_tree import common_prefix
 from avllm.engine.request import GenerationRequest
 from avllm.engine.sequence import Sequence, SequenceStatus
 from avllm.engine.step_budget import StepBudget, fair_shares
 
-# A request waits for another one's prefill only when that saves at least this many tokens.
-_WORTH_WAITING = 32
 # Cells that must be left per running sequence when one is admitted or comes back, so that it is
 # not sent away again by the next few tokens of the others.
 _HEADROOM = 16
@@ -141,7 +139,7 @@ class Scheduler:
                 is_in = self._resume(sequence)
             else:
                 known, idle = self.cache.match_length(sequence.tokens, sequence.request.cache_salt)
-                if self._is_led(sequence, known):
+                if self.cache.can_share and is_led(sequence, known, self._prefilling()):
                     continue
                 is_in = self._admit(sequence, known, idle, plan)
             if not is_in:
@@ -184,25 +182,6 @@ class Scheduler:
             sequence.times.first_step = time.perf_counter()
             sequence.cached_tokens = slot.length
         self._run(sequence, SequenceStatus.PREFILL)
-
-    def _is_led(self, sequence: Sequence, known: int) -> bool:
-        # True while another prefill is about to compute a longer prefix of this prompt.
-        if not self.cache.can_share:
-            return False
-        return any(
-            self._saved_by(leader, sequence, known) >= _WORTH_WAITING
-            for leader in self.running
-            if leader.status is SequenceStatus.PREFILL
-            and leader.request.cache_salt == sequence.request.cache_salt
-        )
-
-    def _saved_by(self, leader: Sequence, sequence: Sequence, known: int) -> int:
-        # Tokens that need not be computed when `sequence` waits for the prefill of `leader`.
-        if leader.request is sequence.request:
-            siblings = sequence.request.params.n - 1
-            return siblings * (sequence.prompt_length - 1 - known)
-        common = common_prefix(leader.tokens, 0, sequence.tokens, 0)
-        return min(common, leader.prefill_end, sequence.prefill_end - 1) - known
 
     def _fits(self, cells: int) -> bool:
         # Alone, a sequence always fits: its length was checked against the pool at submission.
