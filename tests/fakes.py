@@ -1,4 +1,4 @@
-"""A backend without a model: memory as llama.cpp's unified cache behaves, tokens from a hash.
+"""A backend without a model: tokens from a hash, faults as scripted.
 
 The next token is a pure function of the tokens that are in memory for a sequence, so a wrong,
 missing or foreign cell shows in the output; ``expected_tokens`` computes the same from the prompt.
@@ -6,7 +6,6 @@ missing or foreign cell shows in the output; ``expected_tokens`` computes the sa
 
 from __future__ import annotations
 
-import struct
 import time
 import zlib
 from array import array
@@ -14,14 +13,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fake_memory import Cell, FakeMemory
+
 from avllm.engine.batch_plan import BatchPlan, Rows, Sampled
 from avllm.engine.model_runner import StepResult
 from avllm.errors import DecodeError
 from avllm.llama import DecodeStatus
 from avllm.sampling_params import SamplingParams
-
-MAX_SEQ_IDS = 256
-_SAVED = struct.Struct("iii")  # position, token, salt
 
 
 def next_token(tokens: Iterable[int], index: int, vocab_size: int) -> int:
@@ -42,134 +40,6 @@ def expected_tokens(
             return generated, "stop"
         generated.append(token)
     return generated, "length"
-
-
-@dataclass(eq=False)
-class Cell:
-    """One cell: its position, what was computed into it, and how many sequences own it."""
-
-    position: int
-    token: int
-    salt: int
-    num_owners: int = 0
-
-
-class FakeMemory:
-    """Cells of a unified KV cache with llama.cpp's rules, its refusals and its asserts.
-
-    Args:
-        num_cells: size of the pool.
-        n_seq_max: ids below it can stand in a batch and be saved.
-        can_cut: False behaves like a recurrent state: no part of a sequence can be removed.
-
-    Attributes:
-        num_used: cells that at least one sequence owns.
-        fail_saves, fail_restores: how many of the next ones fail.
-    """
-
-    def __init__(self, num_cells: int, n_seq_max: int, *, can_cut: bool = True) -> None:
-        self.num_cells = num_cells
-        self.n_seq_max = n_seq_max
-        self.can_cut = can_cut
-        self.num_used = 0
-        self.fail_saves = 0
-        self.fail_restores = 0
-        self._sequences: dict[int, dict[int, Cell]] = {}  # id -> position -> cell
-
-    def owned(self, seq_id: int) -> list[Cell]:
-        """Return the cells of a sequence."""
-        return list(self._sequences.get(seq_id, {}).values())
-
-    def tokens(self, seq_id: int) -> list[int]:
-        """Return the tokens of a sequence; its positions must be 0 to n - 1, each once."""
-        cells = self._sequences.get(seq_id, {})
-        assert cells.keys() == set(range(len(cells))), f"holes in {seq_id}"
-        return [cells[position].token for position in range(len(cells))]
-
-    def owners(self) -> set[int]:
-        """Return every sequence id that owns a cell."""
-        return {seq_id for seq_id, cells in self._sequences.items() if cells}
-
-    def seq_pos_max(self, seq_id: int) -> int:
-        """Return the largest position of a sequence, -1 when it is empty."""
-        self._check_id(seq_id)
-        return max(self._sequences.get(seq_id, ()), default=-1)
-
-    def seq_rm(self, seq_id: int, start: int = -1, end: int = -1) -> bool:
-        """Remove positions [start, end); cells without an owner become free."""
-        self._check_id(seq_id)
-        cells = self._range(seq_id, start, end)
-        if not self.can_cut and cells and len(cells) != len(self.owned(seq_id)):
-            return False
-        for cell in cells:
-            del self._sequences[seq_id][cell.position]
-            cell.num_owners -= 1
-            self.num_used -= cell.num_owners == 0
-        return True
-
-    def seq_cp(self, source: int, target: int, start: int = -1, end: int = -1) -> None:
-        """Share cells; what llama.cpp asserts or silently corrupts is an AssertionError here."""
-        self._check_id(source)
-        self._check_id(target)
-        assert self.can_cut, "this memory cannot be shared"
-        assert source != target
-        assert not self._range(target, start, end), f"seq_cp onto cells of {target}"
-        for cell in self._range(source, start, end):
-            self.put(target, cell)
-
-    def save_sequence(self, seq_id: int) -> bytearray:
-        """Return the cells of a sequence as bytes."""
-        self._check_batch_id(seq_id)
-        if self.fail_saves:
-            self.fail_saves -= 1
-            raise MemoryError
-        state = bytearray()
-        for cell in sorted(self.owned(seq_id), key=lambda cell: cell.position):
-            state += _SAVED.pack(cell.position, cell.token, cell.salt)
-        return state
-
-    def restore_sequence(self, seq_id: int, state: bytearray) -> bool:
-        """Replace what a sequence holds; False, and it is empty, when there is no room."""
-        self._check_batch_id(seq_id)
-        self.seq_rm(seq_id)
-        if self.fail_restores:
-            self.fail_restores -= 1
-            return False
-        cells = [Cell(*values) for values in _SAVED.iter_unpack(state)]
-        if len(cells) > self.num_cells - self.num_used:
-            return False
-        for cell in cells:
-            self.put(seq_id, cell)
-        return True
-
-    def clear(self) -> None:
-        """Forget every sequence."""
-        self._sequences.clear()
-        self.num_used = 0
-
-    def compute(self, rows: Rows, salt: int, count: int) -> None:
-        """Write the first ``count`` cells of rows."""
-        slot = rows.sequence.slot
-        assert slot is not None
-        for position in range(rows.start, rows.start + count):
-            token = rows.sequence.tokens[position]
-            self.put(slot.seq_id, Cell(position, token, salt))
-
-    def put(self, seq_id: int, cell: Cell) -> None:
-        """Let a sequence own a cell, as computing its token does."""
-        self.num_used += cell.num_owners == 0
-        cell.num_owners += 1
-        self._sequences.setdefault(seq_id, {})[cell.position] = cell
-
-    def _range(self, seq_id: int, start: int, end: int) -> list[Cell]:
-        low, high = max(start, 0), end if end >= 0 else 2**31
-        return [cell for cell in self.owned(seq_id) if low <= cell.position < high]
-
-    def _check_id(self, seq_id: int) -> None:
-        assert 0 <= seq_id < (MAX_SEQ_IDS if self.can_cut else self.n_seq_max), seq_id
-
-    def _check_batch_id(self, seq_id: int) -> None:
-        assert 0 <= seq_id < self.n_seq_max, f"{seq_id} cannot be saved"
 
 
 @dataclass(frozen=True)
@@ -266,10 +136,17 @@ class FakeRunner:
         for position, rows in enumerate(plan.rows):
             whole = fault.status == 0 or position < len(plan.rows) // 2
             salt = self._salts.setdefault(rows.sequence.request.cache_salt, len(self._salts))
-            self.memory.compute(rows, salt, rows.count if whole else rows.count // 2)
+            self._compute(rows, salt, rows.count if whole else rows.count // 2)
         if fault.status < 0:
             raise DecodeError("scripted", fault.status)
         return DecodeStatus.ABORTED if fault.status == 2 else DecodeStatus.OK
+
+    def _compute(self, rows: Rows, salt: int, count: int) -> None:
+        slot = rows.sequence.slot
+        assert slot is not None
+        for position in range(rows.start, rows.start + count):
+            token = rows.sequence.tokens[position]
+            self.memory.put(slot.seq_id, Cell(position, token, salt))
 
     def _check(self, plan: BatchPlan) -> None:
         assert plan.rows, "an empty batch"
@@ -291,7 +168,7 @@ class FakeRunner:
         assert sequence.slot is not None
         cells = self.memory.owned(sequence.slot.seq_id)
         salt = self._salts[sequence.request.cache_salt]
-        assert all(cell.salt == salt for cell in cells), "a cell of another tenant"
+        assert {cell.salt for cell in cells} == {salt}, "a cell of another tenant"
         tokens = self.memory.tokens(sequence.slot.seq_id)
         return Sampled(next_token(tokens, sequence.index, self.vocab.size), None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from fakes import Cell, FakeMemory
+from fake_memory import Cell, FakeMemory
 
 from avllm.engine.kv_cache import KVCache
 from avllm.engine.slot import Slot
@@ -276,6 +276,36 @@ def test_making_room_to_restore_takes_other_cache_first() -> None:
     back = cache.restore(parked, ids("prefix: mine"), "")
     assert back is not None
     cache.check(back)
+
+
+def test_prefixes_of_parked_sequences_are_evicted_last() -> None:
+    cache = Ledger(20)
+    other, _ = cache.run("prefix: x")
+    slot, _ = cache.run("prefix: mine")
+    parked = cache.park(slot, 2**20)
+    assert parked is not None
+    cache.close(other, keep=False)
+    cache.keep("0123456789")
+    assert cache.ensure_free(12)
+    assert cache.match_length(ids("prefix: mine"), "")[0] == 8
+    assert cache.restore(parked, ids("prefix: mine"), "") is not None
+
+
+def test_restoring_takes_the_prefix_of_another_before_its_own() -> None:
+    cache = Ledger(16)
+    parked = []
+    for group in "ab":
+        other, _ = cache.run(f"{group}{group}{group}: x")
+        slot, _ = cache.run(f"{group}{group}{group}: y")
+        state = cache.park(slot, 2**20)
+        assert state is not None
+        parked.append(state)
+        cache.close(other, keep=False)
+    running, _ = cache.run("z" * 6)
+    back = cache.restore(parked[0], ids("aaa: y"), "")
+    assert back is not None
+    cache.check(running, back)
+    assert cache.restore(parked[1], ids("bbb: y"), "") is None
 
 
 def test_a_parked_sequence_whose_prefix_was_evicted_must_be_computed_again() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from avllm.engine.sequence import SequenceStatus
+
 from .harness import Harness, Job
 
 TEXT = list(range(100, 400))
@@ -228,6 +230,21 @@ def test_parking_keeps_a_common_prefix_in_the_pool() -> None:
     assert sequence.parked.shared == 60
     harness.drain()
     harness.check_drained()
+
+
+def test_a_parked_sequence_needs_room_for_its_prefix_too() -> None:
+    harness = Harness(256, chunk=256)
+    sharer = harness.add([*TEXT[:60], 1], max_tokens=2)
+    job = harness.add([*TEXT[:60], *[2] * 30], max_tokens=100)
+    beside = harness.add([9] * 100, max_tokens=100)
+    harness.turn(22)
+    assert sharer.is_finished
+    harness.scheduler.preempt(harness.sequence(job))
+    harness.turn(3)  # 50 cells and their prefix of 60 do not fit beside 120 for long
+    assert harness.sequence(job).status is SequenceStatus.PARKED
+    assert not beside.is_finished
+    harness.drain()
+    assert harness.scheduler.num_preemptions == 1
 
 
 def test_parked_memory_is_bounded() -> None:

@@ -3,10 +3,13 @@
 The harness checks after every turn: cells counted are cells used; every sequence's cells are its
 tokens; no cell of another tenant; each request in one state and ended once; outputs are the fake
 model's; age goes before; the oldest gets on.
+
+AVLLM_STATE_MACHINE_EXAMPLES sets how many histories are tried: thousands for a night.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fakes import FakeVocab, Fault
@@ -171,8 +174,8 @@ class FaultyEngineMachine(EngineMachine):
 
 
 _SETTINGS = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=int(os.environ.get("AVLLM_STATE_MACHINE_EXAMPLES", "60")),
+    stateful_step_count=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
