@@ -9,9 +9,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <memory>
 #include <random>
+
+#include <sys/mman.h>
 
 using namespace avllm;
 
@@ -24,6 +28,21 @@ double cpu_seconds() {
     return double(t.tv_sec) + t.tv_nsec * 1e-9;
 }
 
+// Aligned and on huge pages, as the KV cache is.
+struct Pool {
+    static constexpr size_t kHugePage = size_t(2) << 20;
+    size_t size;
+    std::unique_ptr<uint16_t, void (*)(void *)> data;
+
+    explicit Pool(size_t n)
+        : size(n), data(static_cast<uint16_t *>(std::aligned_alloc(kHugePage, round_up(n))), std::free) {
+        madvise(data.get(), round_up(n), MADV_HUGEPAGE);
+        std::mt19937 random(2);
+        for (size_t i = 0; i < n; ++i) data.get()[i] = uint16_t(0x3000 + random() % 0x0C00);  // 0.125 to 1
+    }
+    static size_t round_up(size_t n) { return (n * sizeof(uint16_t) + kHugePage - 1) / kHugePage * kHugePage; }
+};
+
 struct Shape {
     const char * what;
     int sequences, length, rows;  // rows: the last ones of each sequence
@@ -32,19 +51,17 @@ struct Shape {
 struct Bench {
     static constexpr int kHeads = 9, kKvHeads = 3, kSize = 64, kLayers = 30;  // SmolLM2-135M
     std::vector<float> q, out, scratch;
-    std::vector<uint16_t> k, v, mask;
+    std::vector<uint16_t> mask;
+    Pool k, v;
     Attention a{};
 
-    explicit Bench(const Shape & s) {
+    explicit Bench(const Shape & s) : k(pool_size(s)), v(pool_size(s)) {
         const int cells = s.sequences * s.length, rows = s.sequences * s.rows;
         std::mt19937 random(1);
         std::normal_distribution<float> normal;
         q.resize(size_t(rows) * kHeads * kSize);
         for (float & x : q) x = normal(random);
         out.resize(q.size());
-        k.resize(size_t(cells) * kKvHeads * kSize * kLayers);
-        for (uint16_t & x : k) x = uint16_t(0x3000 + random() % 0x0C00);  // 0.125 to 1
-        v = k;
         mask.assign(size_t(rows) * cells, 0xFC00);
         for (int r = 0; r < rows; ++r) {
             const int sequence = r / s.rows, last = s.length - s.rows + r % s.rows;
@@ -62,10 +79,14 @@ struct Bench {
         a.out = out.data();
     }
 
+    static size_t pool_size(const Shape & s) {
+        return size_t(s.sequences) * s.length * kKvHeads * kSize * kLayers;
+    }
+
     void set_layer(int layer) {
         const size_t at = size_t(layer) * a.cells * kKvHeads * kSize;
-        a.k.data = reinterpret_cast<const char *>(k.data() + at);
-        a.v.data = reinterpret_cast<const char *>(v.data() + at);
+        a.k.data = reinterpret_cast<const char *>(k.data.get() + at);
+        a.v.data = reinterpret_cast<const char *>(v.data.get() + at);
     }
 
     // Seconds of the plan and of the units of one layer, the best of `times`.

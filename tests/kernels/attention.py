@@ -22,12 +22,9 @@ class Problem(ctypes.Structure):
     """struct avllm_attention_problem"""
 
     _fields_ = [
-        *(
-            (name, ctypes.c_int32)
-            for name in (
-                "rows heads kv_heads cells streams k_size v_size k_type v_type mask_streams threads"
-            ).split()
-        ),
+        *((name, ctypes.c_int32) for name in ("rows", "heads", "kv_heads", "cells", "streams")),
+        *((name, ctypes.c_int32) for name in ("k_size", "v_size", "k_type", "v_type")),
+        *((name, ctypes.c_int32) for name in ("mask_streams", "threads")),
         *((name, ctypes.c_float) for name in ("scale", "max_bias", "softcap")),
         *((name, ctypes.c_void_p) for name in ("q", "k", "v", "mask", "sinks", "out")),
     ]

@@ -11,39 +11,11 @@ namespace avllm {
 
 namespace {
 
-#if defined(__x86_64__)
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
-bool has_avx512() {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-#endif
-
-// Those that this processor can run, the best first; ends with null.
-const AttentionKernel * const * runnable() {
-    static const AttentionKernel * list[4] = {};
-    static const bool filled = [] {
-        [[maybe_unused]] int n = 0;
-#if defined(AVLLM_ATTENTION_KERNEL)
-#if defined(__x86_64__)
-        if (has_avx512()) list[n++] = &attention_avx512;
-        if (has_avx2()) list[n++] = &attention_avx2;
-#elif defined(__aarch64__)
-        list[n++] = &attention_neon;
-#endif
-        list[n++] = &attention_portable;
-#endif
-        return true;
-    }();
-    (void) filled;
-    return list;
-}
-
-// What is selected: the position in runnable() of the best kernel allowed.
+// What is selected: the position in runnable_kernels() of the best kernel allowed.
 constexpr int kStock = -1;
 
 int find(const char * name) {
-    const AttentionKernel * const * list = runnable();
+    const AttentionKernel * const * list = runnable_kernels();
     if (std::strcmp(name, "stock") == 0) return kStock;
     if (std::strcmp(name, "avllm") == 0 && list[0]) return 0;
     for (int i = 0; list[i]; ++i)
@@ -52,13 +24,13 @@ int find(const char * name) {
 }
 
 int initial() {
-    const int best = runnable()[0] ? 0 : kStock;
+    const int best = runnable_kernels()[0] ? 0 : kStock;
     const char * wanted = std::getenv("AVLLM_ATTENTION");
     if (!wanted || !*wanted) return best;
     const int found = find(wanted);
     if (found >= kStock) return found;
     GGML_LOG_WARN("AVLLM_ATTENTION=%s: this build and processor have no such attention kernel, using %s\n", wanted,
-                  best == kStock ? "stock" : runnable()[best]->name);
+                  best == kStock ? "stock" : runnable_kernels()[best]->name);
     return best;
 }
 
@@ -74,7 +46,7 @@ AttentionCounters attention_counters;
 const AttentionKernel * choose_kernel(int k_head_size, int v_head_size) {
     const int first = selected().load(std::memory_order_relaxed);
     if (first == kStock) return nullptr;
-    for (const AttentionKernel * const * k = runnable() + first; *k; ++k)
+    for (const AttentionKernel * const * k = runnable_kernels() + first; *k; ++k)
         if (k_head_size % (*k)->lanes == 0 && v_head_size % (*k)->lanes == 0) return *k;
     return nullptr;
 }
@@ -88,7 +60,7 @@ avllm_attention_counts avllm_attention_get_counts() {
 
 const char * avllm_attention_name() {
     const int position = avllm::selected().load();
-    return position == avllm::kStock ? "stock" : avllm::runnable()[position]->name;
+    return position == avllm::kStock ? "stock" : avllm::runnable_kernels()[position]->name;
 }
 
 int avllm_attention_select(const char * name) {

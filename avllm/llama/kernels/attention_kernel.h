@@ -56,13 +56,11 @@ inline Vec tanh_of(Vec x) {
 struct ReadF32 {
     const char * p;
     Vec load(int d) const { return Simd::load(reinterpret_cast<const float *>(p) + d); }
-    static size_t bytes(int n) { return n * sizeof(float); }
 };
 
 struct ReadF16 {
     const char * p;
     Vec load(int d) const { return Simd::load_f16(reinterpret_cast<const uint16_t *>(p) + d); }
-    static size_t bytes(int n) { return n * sizeof(uint16_t); }
 };
 
 // Q8_0: blocks of an F16 scale and 32 signed bytes.
@@ -75,8 +73,9 @@ struct ReadQ8 {
         return Simd::mul(Simd::load_i8(reinterpret_cast<const int8_t *>(block + 2) + d % 32),
                          Simd::set(Simd::half(scale)));
     }
-    static size_t bytes(int n) { return n / 32 * 34; }
 };
+
+constexpr int kPrefetchCells = 32;
 
 // The vectors of one KV head in the order of a list of cells.
 struct CellVectors {
@@ -84,24 +83,34 @@ struct CellVectors {
     size_t stride;
     const int32_t * cells;
     int n_cells;  // as far as prefetching may look
-    int size;
+    int size, bytes;
 
     CellVectors(const KvPool & pool, int stream, int kv_head, const int32_t * cells, int n)
         : base(pool.data + stream * pool.stream_stride + kv_head * pool.head_stride), stride(pool.cell_stride),
-          cells(cells), n_cells(n), size(pool.head_size) {}
+          cells(cells), n_cells(n), size(pool.head_size), bytes(bytes_of(pool)) {}
 
     const char * at(int i) const { return base + size_t(cells[i]) * stride; }
 
-    template <class Read> void prefetch(int i) const {
+    // Always inline: GCC takes a function that only prefetches for one without effect and drops the call.
+    __attribute__((always_inline)) void prefetch(int i) const {
         if (i >= n_cells) return;
         const char * p = at(i);
-        for (size_t b = 0; b < Read::bytes(size); b += 64) __builtin_prefetch(p + b);
+        for (int b = 0; b < bytes; b += 64) __builtin_prefetch(p + b);
     }
     CellVectors from(int i) const {
         CellVectors rest = *this;
         rest.cells += i;
         rest.n_cells -= i;
         return rest;
+    }
+
+  private:
+    static int bytes_of(const KvPool & pool) {
+        switch (pool.type) {
+        case KvType::F32: return pool.head_size * 4;
+        case KvType::F16: return pool.head_size * 2;
+        default: return pool.head_size / 32 * 34;
+        }
     }
 };
 
@@ -164,17 +173,17 @@ inline float query_scale(const Attention & a) { return a.softcap != 0 ? a.scale 
 
 // --- one row: dot products, a group's heads at a time --------------------------------------------
 
-constexpr int kPrefetchCells = 8;
-
-// scores[h][j] = q[h] . K[j]: K is read once for all heads, four cells at a time.
+// scores[h][j] = q[h] . K[j]: K is read once for all heads, four cells at a time. Meanwhile the block's
+// V comes nearer.
 template <class Read, int HEADS>
-void dot_scores(const CellVectors & k, int n, const float * q, float * scores) {
+void dot_scores(const CellVectors & k, const CellVectors & v, int n, const float * q, float * scores) {
     for (int j = 0; j < n; j += 4) {
         Vec sums[HEADS][4];
         Read rows[4];
         for (int i = 0; i < 4; ++i) {
             rows[i] = {k.at(min_of(j + i, n - 1))};
-            k.prefetch<Read>(j + i + kPrefetchCells);
+            k.prefetch(j + i + kPrefetchCells);
+            v.prefetch(j + i);
         }
 #pragma GCC unroll 8
         for (int h = 0; h < HEADS; ++h)
@@ -265,8 +274,7 @@ void attend_heads(const Attention & a, const RowTile & t, const Unit & unit, int
     for (int begin = 0; begin < n_cells; begin += kBlockCells) {
         const int n = min_of(kBlockCells, n_cells - begin);
         const CellVectors block_v = v.from(begin);
-        for (int j = 0; j < kPrefetchCells; ++j) block_v.prefetch<ReadV>(j);
-        dot_scores<ReadK, HEADS>(k.from(begin), n, q, s.scores);
+        dot_scores<ReadK, HEADS>(k.from(begin), block_v, n, q, s.scores);
         for (int h = 0; h < HEADS; ++h) {
             float * scores = s.scores + h * kBlockCells;
             if (a.softcap != 0) soften(scores, n, a.softcap);
@@ -388,7 +396,7 @@ struct TileScratch {
 
 template <class Read> void gather(const CellVectors & from, int n, float * to) {
     for (int j = 0; j < n; ++j) {
-        from.prefetch<Read>(j + kPrefetchCells);
+        from.prefetch(j + kPrefetchCells);
         const Read row{from.at(j)};
         for (int d = 0; d < from.size; d += kLanes) Simd::store(to + j * from.size + d, row.load(d));
     }
