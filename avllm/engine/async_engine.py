@@ -87,9 +87,7 @@ class AsyncEngine(BaseEngine):
         request.begin(sent, TextStream(sent, self.tokenizer, request.stop_sequence))
         return request
 
-    async def generate(
-        self, prompt: Prompt, params: SamplingParams = _DEFAULT
-    ) -> RequestOutput:
+    async def generate(self, prompt: Prompt, params: SamplingParams = _DEFAULT) -> RequestOutput:
         """Generate to the end; the errors are those of ``submit``."""
         return await (await self.submit(prompt, params)).result()
 

@@ -176,7 +176,8 @@ class BaseEngine:
         for position, token in enumerate(prompt):
             if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < size:
                 raise InvalidRequestError(
-                    f"prompt[{position}] is {token!r}; token ids of this model are 0 to {size - 1}.",
+                    f"prompt[{position}] is {token!r}; token ids of this model are "
+                    f"0 to {size - 1}.",
                     param="prompt",
                     code="invalid_token",
                 )
