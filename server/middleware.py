@@ -137,10 +137,12 @@ class APIKeyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in self._open_paths:
-            self._check(Headers(scope=scope))
+            digest = self._check(Headers(scope=scope))
+            # Cached prefixes are shared within a key, never between keys.
+            scope.setdefault("state", {})["tenant"] = f"key {digest.hex()}"
         await self._app(scope, receive, send)
 
-    def _check(self, headers: Headers) -> None:
+    def _check(self, headers: Headers) -> bytes:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         digest = _digest(given)
@@ -150,6 +152,7 @@ class APIKeyMiddleware:
                 "Wrong or missing API key: send it as 'Authorization: Bearer KEY'.",
                 {"WWW-Authenticate": "Bearer"},
             )
+        return digest
 
 
 def _digest(key: str) -> bytes:

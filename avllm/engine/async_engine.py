@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import threading
 from collections import deque
@@ -65,6 +66,7 @@ class AsyncEngine(BaseEngine):
         params: SamplingParams = _DEFAULT,
         *,
         timeout: float | None = None,
+        cache_salt: str = "",
     ) -> AsyncRequest:
         """Send a request and return its stream of deltas.
 
@@ -72,6 +74,7 @@ class AsyncEngine(BaseEngine):
             prompt: text, or token ids as they are.
             params: how to sample.
             timeout: seconds after which the request is ended, or None.
+            cache_salt: cached prefixes are shared only among requests with equal salts.
 
         Raises:
             InvalidRequestError, ContextLengthError: something is wrong with it.
@@ -80,12 +83,28 @@ class AsyncEngine(BaseEngine):
         """
         loop = asyncio.get_running_loop()
         request = AsyncRequest(self._core, self._mailbox(loop))
+        send = functools.partial(
+            self._submit, prompt, params, request.receive, timeout=timeout, cache_salt=cache_salt
+        )
         if isinstance(prompt, str) and len(prompt) > _INLINE_CHARACTERS:
-            sent = await asyncio.to_thread(self._submit, prompt, params, request.receive, timeout)
+            sent = await self._send_elsewhere(send)
         else:
-            sent = self._submit(prompt, params, request.receive, timeout)
+            sent = send()
         request.begin(sent, TextStream(sent, self.tokenizer, request.stop_sequence))
         return request
+
+    async def _send_elsewhere(self, send: Callable[[], GenerationRequest]) -> GenerationRequest:
+        sending = asyncio.ensure_future(asyncio.to_thread(send))
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # The helper thread goes on, and what it sends has no reader any more.
+            sending.add_done_callback(self._cancel_sent)
+            raise
+
+    def _cancel_sent(self, sending: asyncio.Future[GenerationRequest]) -> None:
+        if not sending.cancelled() and sending.exception() is None:
+            self._core.cancel(sending.result())
 
     async def generate(self, prompt: Prompt, params: SamplingParams = _DEFAULT) -> RequestOutput:
         """Generate to the end; the errors are those of ``submit``."""

@@ -121,18 +121,36 @@ class BaseEngine:
         atexit.unregister(self._finalizer)
         self._finalizer.detach()
 
-    def _submit(
-        self, prompt: Prompt, params: SamplingParams, sink: UpdateSink, timeout: float | None
-    ) -> GenerationRequest:
-        # The place is taken first: a full queue must cost nothing, not even tokenizing.
+    def check_capacity(self) -> None:
+        """Raise what a submission would raise now, before any work is put into a request.
+
+        Raises:
+            EngineOverloadedError: the queue is full.
+            EngineStoppedError: the engine is closing, closed, or belongs to a parent process.
+        """
+        self._reserve()
+        self._core.inbox.release()
+
+    def _reserve(self) -> None:
         self._core.check_process()
         try:
             self._core.inbox.reserve()
         except EngineOverloadedError:
             self.metrics.count_rejected("queue_full")
             raise
+
+    def _submit(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        sink: UpdateSink,
+        *,
+        timeout: float | None = None,
+        cache_salt: str = "",
+    ) -> GenerationRequest:
+        self._reserve()  # first: a full queue must cost nothing, not even tokenizing
         try:
-            request = self._make_request(prompt, params, sink, timeout)
+            request = self._make_request(prompt, params, sink, timeout, cache_salt)
             self._core.submit(request)
         except BaseException:
             self._core.inbox.release()
@@ -140,7 +158,12 @@ class BaseEngine:
         return request
 
     def _make_request(
-        self, prompt: Prompt, params: SamplingParams, sink: UpdateSink, timeout: float | None
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        sink: UpdateSink,
+        timeout: float | None,
+        cache_salt: str,
     ) -> GenerationRequest:
         tokens = self._prompt_tokens(prompt)
         self._check_params(params)
@@ -158,6 +181,7 @@ class BaseEngine:
             params=params,
             sink=sink,
             max_total_tokens=min(limit, wanted),
+            cache_salt=cache_salt,
             arrival=now,
             deadline=None if timeout is None else now + timeout,
             queue_deadline=now + self.config.queue_timeout_seconds,

@@ -121,7 +121,7 @@ class _RequestStream(Iterator[TextDelta]):
         put = self._updates.put
         self._core = engine._core
         self.request: GenerationRequest = engine._submit(
-            prompt, params, lambda _, update: put(update), None
+            prompt, params, lambda _, update: put(update)
         )
         request, core = self.request, self._core
         self._text = TextStream(

@@ -15,6 +15,8 @@ from .schemas import ChatCompletionRequest, ChatMessage, CompletionRequest, Samp
 
 # What OpenAI documents for /v1/completions; chat has no such default.
 DEFAULT_COMPLETION_TOKENS = 16
+MAX_SALT_LENGTH = 256
+MAX_DEADLINE_MS = 86_400_000
 
 Prompt = str | list[int]
 
@@ -87,6 +89,31 @@ def _renamed(exc: InvalidRequestError, names: dict[str, str]) -> InvalidRequestE
         return exc
     message = str(exc).replace(exc.param, names[exc.param], 1)
     return InvalidRequestError(message, param=names[exc.param], code=exc.code)
+
+
+def submit_options(request: SamplingFields, tenant: str) -> dict[str, Any]:
+    """Return the keyword arguments of ``AsyncEngine.submit``: time limit and cache salt.
+
+    Args:
+        tenant: stands for the API key; requests of one key share cached prefixes unless they
+            bring a ``cache_salt`` of their own.
+
+    Raises:
+        InvalidRequestError: a value is out of range.
+    """
+    salt, deadline = request.cache_salt, request.deadline_ms
+    if salt is not None and not (0 < len(salt) <= MAX_SALT_LENGTH and salt.isprintable()):
+        raise InvalidRequestError(
+            f"cache_salt must be 1 to {MAX_SALT_LENGTH} printable characters.", param="cache_salt"
+        )
+    if deadline is not None and not 0 < deadline <= MAX_DEADLINE_MS:
+        raise InvalidRequestError(
+            f"deadline_ms must be above 0 and at most {MAX_DEADLINE_MS}.", param="deadline_ms"
+        )
+    return {
+        "cache_salt": f"salt {salt}" if salt is not None else tenant,
+        "timeout": None if deadline is None else deadline / 1000,
+    }
 
 
 def refuse_unsupported_chat(request: ChatCompletionRequest) -> None:

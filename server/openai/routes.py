@@ -69,11 +69,13 @@ class OpenAIRoutes:
         self._state.check_model(body.model)
         convert.refuse_unsupported_chat(body)
         params = convert.chat_sampling_params(body)
+        submit_options = convert.submit_options(body, _tenant(request))
+        engine.check_capacity()
         messages = convert.template_messages(body.messages)
         options = convert.render_options(body)
         # Rendering and tokenizing take milliseconds for a long chat: not on the event loop.
         prompt = await asyncio.to_thread(engine.encode_chat, messages, **options)
-        requests = await _submit_all(engine, [prompt], params)
+        requests = await _submit_all(engine, [prompt], params, submit_options)
         head = self._head("chatcmpl")
         if body.stream:
             usage = _include_usage(body)
@@ -88,8 +90,9 @@ class OpenAIRoutes:
         self._state.check_model(body.model)
         convert.refuse_unsupported_completion(body)
         params = convert.completion_sampling_params(body)
+        submit_options = convert.submit_options(body, _tenant(request))
         prompts = convert.prompts(body, self._state.config.max_prompts)
-        requests = await _submit_all(engine, prompts, params)
+        requests = await _submit_all(engine, prompts, params, submit_options)
         echoes = [_text(engine, prompt) if body.echo else "" for prompt in prompts]
         head = self._head("cmpl")
         if body.stream:
@@ -129,13 +132,21 @@ def _text(engine: AsyncEngine, prompt: convert.Prompt) -> str:
     return prompt if isinstance(prompt, str) else engine.tokenizer.decode(prompt)
 
 
+def _tenant(request: Request) -> str:
+    tenant: str = getattr(request.state, "tenant", "")
+    return tenant
+
+
 async def _submit_all(
-    engine: AsyncEngine, prompts: Sequence[convert.Prompt], params: SamplingParams
+    engine: AsyncEngine,
+    prompts: Sequence[convert.Prompt],
+    params: SamplingParams,
+    options: dict[str, Any],
 ) -> list[AsyncRequest]:
     requests: list[AsyncRequest] = []
     try:
         for prompt in prompts:
-            requests.append(await engine.submit(prompt, params))
+            requests.append(await engine.submit(prompt, params, **options))
     except BaseException:
         for request in requests:
             request.cancel()

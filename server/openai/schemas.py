@@ -44,6 +44,8 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True):
     repeat_last_n: int | None = None
     ignore_eos: bool | None = None
     stop_token_ids: list[int] | None = None
+    cache_salt: str | None = None
+    deadline_ms: float | None = None
 
 
 class ContentPart(msgspec.Struct, frozen=True):

@@ -7,12 +7,12 @@ import re
 import click
 import msgspec
 import pytest
-from avllm.server.config import ServerConfig
 
 from avllm.cli import main
 from avllm.cli.options import make_struct
 from avllm.config import EngineConfig
 from avllm.sampling_params import SamplingParams
+from avllm.server.config import ServerConfig
 
 from .conftest import Run
 

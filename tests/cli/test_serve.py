@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import avllm.server.launch
 import pytest
 
 import avllm
+import avllm.server.launch
 from avllm.config import EngineConfig
 
 from .conftest import Run

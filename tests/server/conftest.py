@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from avllm.server import ServerConfig, create_app
 from avllm.server.listener import Listener, claim_port
 

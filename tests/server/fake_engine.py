@@ -170,6 +170,7 @@ class FakeEngine:
         assert not script, script
         self.running: set[FakeRequest] = set()
         self.submitted: list[tuple[list[int], SamplingParams]] = []
+        self.submit_options: list[dict[str, object]] = []
         self.rendered: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
         self.status = "ready"
         self.heartbeat_age = 0.01
@@ -195,16 +196,27 @@ class FakeEngine:
         self.rendered.append((messages, options))
         return list("".join(f"<{m['role']}>{m['content']}" for m in messages).encode())
 
-    async def submit(self, prompt: str | Sequence[int], params: SamplingParams) -> FakeRequest:
-        self._loop = asyncio.get_running_loop()
+    def check_capacity(self) -> None:
         if self.reject is not None:
             raise self.reject
+
+    async def submit(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        *,
+        timeout: float | None = None,
+        cache_salt: str = "",
+    ) -> FakeRequest:
+        self._loop = asyncio.get_running_loop()
+        self.check_capacity()
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise InvalidRequestError("The prompt is empty.", param="prompt")
         if len(ids) >= self.context_length:
             raise ContextLengthError(f"The prompt has {len(ids)} tokens, more than fit.")
         self.submitted.append((ids, params))
+        self.submit_options.append({"timeout": timeout, "cache_salt": cache_salt})
         return FakeRequest(self, ids, params)
 
     def close(self, grace_seconds: float = 0) -> None:

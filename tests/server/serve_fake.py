@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 import time
 
-from avllm.server import ServerConfig, run
 from fake_engine import FakeEngine
 
 from avllm.errors import ConfigurationError, ModelLoadError
+from avllm.server import ServerConfig, run
 
 
 class DeafEngine(FakeEngine):

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from avllm.server import ServerConfig
 from prometheus_client.parser import text_string_to_metric_families
 
 from avllm import errors
 from avllm.errors import ConfigurationError
+from avllm.server import ServerConfig
 
 from .conftest import client_of
 from .fake_engine import FakeEngine

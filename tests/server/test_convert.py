@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from avllm.errors import InvalidRequestError
 from avllm.server.limits import decode_json
 from avllm.server.openai import convert
 from avllm.server.openai.schemas import ChatCompletionRequest, CompletionRequest
-
-from avllm.errors import InvalidRequestError
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT = msgspec.json.Decoder(ChatCompletionRequest)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from avllm.server.errors import ERROR_KINDS, HTTPError, error_body, error_kind, error_response
 from starlette.exceptions import HTTPException
 
 from avllm import errors
+from avllm.server.errors import ERROR_KINDS, HTTPError, error_body, error_kind, error_response
 
 
 def leaves(cls: type[Exception]) -> Iterator[type[Exception]]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from avllm.server import banner
-from avllm.server.listener import claim_port, resolve_host
 
 from avllm.errors import ConfigurationError
+from avllm.server import banner
+from avllm.server.listener import claim_port, resolve_host
 
 from .conftest import eventually, wait_for_port
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import openai
 import pytest
-from avllm.server import ServerConfig
 from openai.types import Completion, CompletionChoice
 from openai.types.chat import ChatCompletionMessageParam
 
 from avllm import errors
+from avllm.server import ServerConfig
 
 from .conftest import Serve, eventually
 from .fake_engine import FakeEngine

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from avllm.server import ServerConfig
-from avllm.server.openai.logprobs import CompletionLogprobsBuilder
-from avllm.server.openai.usage import UsageTally
 
 from avllm.errors import DecodeError
 from avllm.outputs import TextDelta, TokenLogprob, Usage
+from avllm.server import ServerConfig
+from avllm.server.openai.logprobs import CompletionLogprobsBuilder
+from avllm.server.openai.usage import UsageTally
 
 from .conftest import client_of
 from .fake_engine import FakeEngine

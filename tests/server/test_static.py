@@ -8,8 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from avllm.server.static import load_assets, static_routes
 from starlette.applications import Starlette
+
+from avllm.server.static import load_assets, static_routes
 
 pytestmark = pytest.mark.anyio
 

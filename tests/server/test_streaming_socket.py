@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+
 from avllm.server import ServerConfig, create_app
 
 from .conftest import Serve, eventually, wait_for_port
