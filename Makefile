@@ -12,7 +12,7 @@ BIN      := $(VENV)/bin
 BUILD    := build/dev
 HOST     ?= 127.0.0.1
 PORT     ?= 8080
-CMAKE_ARGS_SETTINGS := $(foreach define,$(CMAKE_DEFINES),-Ccmake.define.$(define))
+SETTINGS := $(foreach define,$(CMAKE_DEFINES),-Ccmake.define.$(define))
 
 NATIVE := CMakeLists.txt $(wildcard third_party/*) avllm/llama/CMakeLists.txt \
   $(wildcard avllm/llama/*.py[xd] avllm/llama/native/* avllm/llama/kernels/*)
@@ -57,7 +57,7 @@ peers: build ## Build llama-batched-bench and llama-server, untouched, from the 
 
 wheel: ui/dist/.stamp tools ## Build a wheel into dist/.
 	$(PYTHON) -m venv $(VENV)-build && $(VENV)-build/bin/pip install --quiet --upgrade pip build
-	$(VENV)-build/bin/python -m build --wheel
+	$(VENV)-build/bin/python -m build --wheel $(SETTINGS)
 
 sdist: ui/dist/.stamp tools ## Build a source distribution that needs no network, into dist/.
 	$(PYTHON) third_party/fetch.py --bundle
@@ -81,9 +81,15 @@ ui/dist/.stamp: $(PAGE) | tools
 	npm --prefix ui ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	npm --prefix ui run --silent build
 
-$(VENV)/.built: $(VENV)/.tools pyproject.toml $(NATIVE) $(PACKAGE) ui/dist/.stamp
+# Other options than last time mean another build.
+$(VENV)/.defines: $(VENV)/.tools FORCE
+	@echo '$(CMAKE_DEFINES)' | cmp --silent - $@ || echo '$(CMAKE_DEFINES)' > $@
+
+FORCE:
+
+$(VENV)/.built: $(VENV)/.defines $(VENV)/.tools pyproject.toml $(NATIVE) $(PACKAGE) ui/dist/.stamp
 	@echo "avllm: compiling (llama.cpp takes minutes the first time)"
-	$(BIN)/pip install --no-build-isolation --verbose -Cbuild-dir=$(BUILD) $(CMAKE_ARGS_SETTINGS) \
+	$(BIN)/pip install --no-build-isolation --verbose -Cbuild-dir=$(BUILD) $(SETTINGS) \
 	  --editable . 2>&1 | sh scripts/show_progress.sh
 	@touch $@
 

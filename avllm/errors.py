@@ -10,8 +10,9 @@
           . ContextLengthError    the prompt can never fit                 -> 400
       x EngineError               our fault                                -> HTTP 5xx
         + EngineOverloadedError   the queue is full, come back later       -> 429
+          . QueueTimeoutError     waited longer than the queue allows      -> 503
+        + DeadlineExceededError   not complete within its own deadline     -> 504
         + EngineStoppedError      closing, closed or failed                -> 503
-        + QueueTimeoutError       waited longer than it was allowed to     -> 503
         + DecodeError             llama.cpp could not compute a step       -> 500
 
 Messages say what was wrong and, where there is something to do, what to do next.
@@ -100,6 +101,10 @@ class EngineOverloadedError(EngineError):
 
 class QueueTimeoutError(EngineOverloadedError):
     """The request waited in the queue longer than it was allowed to and was never computed."""
+
+
+class DeadlineExceededError(EngineError):
+    """The request set itself a deadline and was not complete by then."""
 
 
 class EngineStoppedError(EngineError):

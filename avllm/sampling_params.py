@@ -54,7 +54,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         frequency_penalty: subtracted per occurrence in the generated text.
         repeat_penalty: divides (multiplies, if negative) the logit of tokens seen in the last
             ``repeat_last_n`` tokens, prompt included; 1 is off.
-        repeat_last_n: window of the three penalties in tokens; -1 is the whole context.
+        repeat_last_n: window of the repeat penalty in tokens; -1 is the whole context.
         seed: makes sampling repeatable; None draws one. Sequence i of n uses seed + i.
         stop: strings that end the sequence; the string itself is not returned.
         stop_token_ids: token ids that end the sequence; not returned either.
@@ -96,20 +96,6 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
         _check_stop(self.stop, self.stop_token_ids)
         _check_logit_bias(self.logit_bias)
-
-    @property
-    def is_greedy(self) -> bool:
-        """True when the likeliest token is always taken."""
-        return self.temperature < 1e-6 or self.top_k == 1
-
-    @property
-    def has_penalties(self) -> bool:
-        """True when tokens that occurred already change the logits."""
-        return (
-            self.repeat_penalty != 1.0
-            or self.presence_penalty != 0.0
-            or self.frequency_penalty != 0.0
-        ) and self.repeat_last_n != 0
 
 
 def _check_number(name: str, value: Any, low: float, high: float) -> None:

@@ -20,5 +20,5 @@ def banner(model_name: str, address: str, port: int, *, needs_key: bool = False)
     return (
         f"Serving {model_name}; web page: {url}/\n"
         f"Try: curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' "
-        """-d '{"messages": [{"role": "user", "content": "Hello"}]}'"""
+        """-d '{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}'"""
     )

@@ -71,6 +71,8 @@ ERROR_KINDS: dict[type[Exception], ErrorKind] = {
     errors.ModelNotFoundError: ErrorKind(404, _REQUEST, "model_not_found"),
     errors.EngineOverloadedError: ErrorKind(429, "rate_limit_error", "queue_full"),
     errors.QueueTimeoutError: ErrorKind(503, _SERVER, "queue_timeout"),
+    errors.DeadlineExceededError: ErrorKind(504, _SERVER, "deadline_exceeded"),
+    errors.EngineError: ErrorKind(500, _SERVER, "engine_error"),
     errors.EngineStoppedError: ErrorKind(503, _SERVER, "engine_stopped"),
     errors.DecodeError: ErrorKind(500, _SERVER, "engine_error"),
     errors.ModelLoadError: ErrorKind(500, _SERVER, "model_load_failed"),

@@ -33,7 +33,7 @@ _COUNTERS = {
     "step_overhead_seconds": "Time of the steps outside llama_decode.",
 }
 _LABELLED_COUNTERS = {
-    "requests_finished": "Finished requests by finish reason.",
+    "requests_finished": "Finished sequences by finish reason; a request has n of them.",
     "requests_rejected": "Refused requests by error code.",
 }
 _GAUGES = {

@@ -152,6 +152,10 @@ class BaseEngine:
         try:
             request = self._make_request(prompt, params, sink, timeout, cache_salt)
             self._core.submit(request)
+        except EngineOverloadedError:  # too many prompt tokens wait
+            self.metrics.count_rejected("queue_full")
+            self._core.inbox.release()
+            raise
         except BaseException:
             self._core.inbox.release()
             raise
@@ -167,12 +171,12 @@ class BaseEngine:
     ) -> GenerationRequest:
         tokens = self._prompt_tokens(prompt)
         self._check_params(params)
-        limit = self.context_length
+        limit, trained = self.context_length, self.model_info.context_length
         if len(tokens) >= limit and not (len(tokens) == limit and params.max_tokens == 0):
             self.metrics.count_rejected("context_length_exceeded")
             raise ContextLengthError(
                 f"This model's context is {limit} tokens and the prompt has {len(tokens)}: "
-                "shorten it, or serve with a larger --ctx-size."
+                + ("shorten it." if limit == trained else "shorten it, or give it a larger cache.")
             )
         wanted = limit if params.max_tokens is None else len(tokens) + params.max_tokens
         now = time.perf_counter()

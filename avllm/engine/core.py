@@ -170,7 +170,7 @@ class EngineCore:
         """
         self._receive(wait_seconds)
         self._heartbeat = time.monotonic()
-        self._stepper.expire(self.inbox.retry_after())
+        self._stepper.expire(self.inbox.retry_after)
         if self.scheduler.has_work:
             self._stepper.step()
         self._stepper.gauge()

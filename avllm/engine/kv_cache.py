@@ -74,8 +74,6 @@ class KVCache:
 
     def match_length(self, tokens: array[int], salt: str) -> tuple[int, int]:
         """Return (tokens of the prefix in the cache, those of them that are evictable now)."""
-        if not self.can_share:
-            return 0, 0
         node, length = self.tree.match(tokens, salt)
         return length, 0 if node is None else node.idle_cells(length)
 
@@ -84,11 +82,9 @@ class KVCache:
 
         Call it only while ``has_free_id``.
         """
-        node, length = self.tree.root(salt), 0
-        if self.can_share:
-            node, length = self.tree.descend(node, tokens)
-            length = min(length, max_shared)
-            node = self.tree.split(node.at(length), length)
+        node, length = self.tree.descend(self.tree.root(salt), tokens)
+        length = min(length, max_shared)
+        node = self.tree.split(node.at(length), length)
         slot = Slot(self._active_ids.pop(), node, salt)
         if length:
             source = node.any_slot()
@@ -252,6 +248,7 @@ class KVCache:
         if not slot.length or (slot.node.num_paths > 1 and not pinned):
             self._release(slot)  # it has nothing, or another slot has all of it
             return
+        self._drop_prefixes(slot)
         if not self._cached_ids and self._cached:
             self._release(min(self._cached, key=attrgetter("usefulness")))
         if not self._cached_ids:
@@ -265,7 +262,6 @@ class KVCache:
         slot.last_used = next(self._clock)
         slot.is_pinned = pinned
         self._cached.add(slot)
-        self._drop_prefixes(slot)
 
     def _drop_prefixes(self, slot: Slot) -> None:
         # Cached slots that end on the way to this one hold nothing of their own any more.

@@ -95,7 +95,7 @@ class EngineMetrics:
         cached_tokens: prompt tokens that were found in the KV cache and not computed.
         generation_tokens: tokens sampled.
         preemptions: sequences that lost their cells and had to be restored or recomputed.
-        requests_finished: finished requests by finish reason.
+        requests_finished: finished sequences by finish reason; a request has n of them.
         requests_rejected: refused requests by error code.
         running, waiting, parked: sequences in each state.
         kv_cells_used: cells that running sequences hold.
@@ -105,7 +105,7 @@ class EngineMetrics:
         step_overhead_seconds: time of the steps outside of it, summed.
         ttft_seconds: from submission to the first token.
         inter_token_seconds: between two tokens of one sequence.
-        e2e_seconds: from submission to the end.
+        e2e_seconds: from submission to the end of a sequence.
         queue_seconds: from submission to the first step that computed some of the request.
         step_seconds: duration of a step.
         batch_size: rows (tokens) of a step.
@@ -162,7 +162,7 @@ class EngineMetrics:
         self.batch_size.observe(rows)
 
     def count_finished(self, reason: str) -> None:
-        """Count a finished request. Engine thread only."""
+        """Count a finished sequence. Engine thread only."""
         self.requests_finished[reason] = self.requests_finished.get(reason, 0) + 1
 
     def count_rejected(self, reason: str) -> None:

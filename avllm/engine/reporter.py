@@ -93,6 +93,7 @@ class Reporter:
                 None if sampled.logprob is None else (sampled.logprob,),
                 num_generated=sequence.num_generated,
                 cached_tokens=sequence.cached_tokens,
+                times=sequence.times,
             ),
         )
 
@@ -114,7 +115,7 @@ class Reporter:
                 finish_reason=reason,
                 num_generated=sequence.num_generated,
                 cached_tokens=sequence.cached_tokens,
-                timings=sequence.times.timings(),
+                times=sequence.times,
                 **update,  # type: ignore[arg-type]
             ),
         )

@@ -11,8 +11,9 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from avllm.engine.sequence_times import SequenceTimes
 from avllm.errors import AvllmError
-from avllm.outputs import FinishReason, RequestTimings
+from avllm.outputs import FinishReason
 from avllm.sampling_params import SamplingParams
 
 _ids = itertools.count(1)
@@ -33,7 +34,7 @@ class SequenceUpdate:
         stop_reason: the stop token id that ended it, if one did.
         num_generated: tokens sampled so far, the end token included.
         cached_tokens: prompt tokens that were found in the KV cache.
-        timings: what the sequence experienced so far.
+        times: marks of what the sequence experienced; they move on while it runs.
         error: set with finish_reason "error".
     """
 
@@ -44,7 +45,7 @@ class SequenceUpdate:
     stop_reason: int | None = None
     num_generated: int = 0
     cached_tokens: int = 0
-    timings: RequestTimings | None = None
+    times: SequenceTimes | None = None
     error: AvllmError | None = None
 
 

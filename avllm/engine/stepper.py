@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from avllm.engine.batch_plan import BatchPlan, Rows, Sampled
 from avllm.engine.metrics import EngineMetrics
@@ -16,7 +17,13 @@ from avllm.engine.reporter import Reporter
 from avllm.engine.request import Cancellation, GenerationRequest
 from avllm.engine.scheduler import Scheduler
 from avllm.engine.sequence import Sequence, SequenceStatus
-from avllm.errors import AvllmError, DecodeError, EngineError, QueueTimeoutError
+from avllm.errors import (
+    AvllmError,
+    DeadlineExceededError,
+    DecodeError,
+    EngineError,
+    QueueTimeoutError,
+)
 from avllm.llama import DecodeStatus
 from avllm.outputs import FinishReason
 
@@ -68,18 +75,20 @@ class Stepper:
             if cancellation.index is None or sequence.index == cancellation.index:
                 self._finish(sequence, "abort")
 
-    def expire(self, retry_after: float) -> None:
+    def expire(self, retry_after: Callable[[], float]) -> None:
         """End what is past its deadline; a queue timeout tells when to come back."""
         now = time.perf_counter()
         for sequence in list(self.scheduler.sequences()):
             request = sequence.request
             queued = sequence.times.first_step is None
             if request.deadline is not None and now >= request.deadline:
-                self._finish(sequence, "abort")
+                allowed = request.deadline - request.arrival
+                message = f"The request was not complete within its deadline of {allowed:g} s."
+                self._fail(sequence, DeadlineExceededError(message))
             elif queued and request.queue_deadline is not None and now >= request.queue_deadline:
                 waited = now - request.arrival
                 message = f"The request waited {waited:.0f} s in the queue."
-                self._fail(sequence, QueueTimeoutError(message, retry_after))
+                self._fail(sequence, QueueTimeoutError(message, retry_after()))
 
     def step(self) -> None:
         """Schedule, compute, hand out: one turn of continuous batching."""

@@ -99,7 +99,7 @@ class TextStream:
             finish_reason,
             stop_reason,
             Usage(self._prompt_tokens, update.num_generated, update.cached_tokens),
-            update.timings,
+            None if update.times is None else update.times.timings(),
         )
 
     def _logprobs(self, update: SequenceUpdate) -> tuple[TokenLogprob, ...] | None:

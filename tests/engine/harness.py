@@ -15,7 +15,7 @@ from avllm.engine.request import Cancellation, GenerationRequest, SequenceUpdate
 from avllm.engine.sequence import Sequence, SequenceStatus
 from avllm.engine.slot import Slot
 from avllm.engine.step_budget import StepBudget
-from avllm.errors import QueueTimeoutError
+from avllm.errors import DeadlineExceededError, QueueTimeoutError
 from avllm.sampling_params import SamplingParams
 
 Prompt = Tokens[int]
@@ -53,7 +53,7 @@ class Job:
         self.prompt = list(prompt)
         self.params = params
         self.updates: list[SequenceUpdate] = []
-        self.may_abort = False  # it was cancelled, or its deadline has passed
+        self.may_abort = False  # it was cancelled
         self.checked: set[int] = set()  # sequences whose end was found right
         self._tokens: list[list[int]] = [[] for _ in range(params.n)]
         self._endings: list[list[SequenceUpdate]] = [[] for _ in range(params.n)]
@@ -332,7 +332,11 @@ class Harness:
         (ending,) = job.endings(index)
         if ending.finish_reason == "error":
             is_victim = (job.request.request_id, index) in self.runner.victims
-            assert is_victim or isinstance(ending.error, QueueTimeoutError), ending.error
+            is_late = job.request.deadline is not None and isinstance(
+                ending.error, DeadlineExceededError
+            )
+            is_timeout = isinstance(ending.error, QueueTimeoutError)
+            assert is_victim or is_late or is_timeout, ending.error
         elif ending.finish_reason == "abort":
             assert job.may_abort
         else:

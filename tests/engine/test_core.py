@@ -9,7 +9,12 @@ import pytest
 from fakes import FakeVocab, Fault
 
 from avllm.engine.sequence import SequenceStatus
-from avllm.errors import DecodeError, EngineError, QueueTimeoutError
+from avllm.errors import (
+    DeadlineExceededError,
+    DecodeError,
+    EngineError,
+    QueueTimeoutError,
+)
 
 from .harness import Harness, Job
 
@@ -83,10 +88,10 @@ def test_cancel_ends_a_request_before_the_next_step(
 @in_every_state
 def test_a_deadline_ends_a_request(situation: Situation, status: SequenceStatus) -> None:
     harness, job = situation()
-    job.may_abort = True
     job.request.deadline = 0.0
     harness.turn()
-    assert job.reason() == "abort"
+    assert job.reason() == "error"
+    assert isinstance(job.endings()[0].error, DeadlineExceededError)
     harness.drain()
     harness.check_drained()
 
@@ -244,6 +249,16 @@ def test_a_failed_step_ends_what_was_in_it_and_the_rest_is_computed_again(status
     harness.drain()
     assert inside[1].reason() == queued.reason() == "length"
     harness.check_drained()
+
+
+def test_after_a_failed_step_no_cached_cell_is_trusted() -> None:
+    harness, _ = decoding()
+    harness.add([4] * 10, max_tokens=1)
+    harness.turn(3)
+    assert harness.cache.num_evictable > 0
+    harness.runner.faults.append(Fault(-3))
+    harness.turn()
+    assert harness.memory.num_used == 0
 
 
 @pytest.mark.parametrize("can_cut", [True, False], ids=["attention", "recurrent"])

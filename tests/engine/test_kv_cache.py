@@ -157,6 +157,15 @@ def test_a_longer_sequence_replaces_the_cached_beginning_of_itself() -> None:
     cache.check()
 
 
+def test_the_beginning_of_itself_gives_its_id_before_other_cache_does() -> None:
+    cache = Ledger(max_active=1, max_ids=4)  # two ids for cache
+    for text in ("zzz", "abc", "abcdef"):
+        cache.keep(text)
+    assert cache.match_length(ids("zzz"), "")[0] == 3
+    assert cache.match_length(ids("abcdef"), "")[0] == 6
+    cache.check()
+
+
 def test_the_least_recently_used_end_is_evicted_and_only_as_needed() -> None:
     cache = Ledger(30)
     cache.keep("aaaaaaaaaa")

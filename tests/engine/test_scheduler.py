@@ -195,7 +195,7 @@ def test_four_times_the_pool_and_nobody_fails(park: bool, can_cut: bool) -> None
     harness.drain()
     assert [job.reason() for job in jobs] == ["length"] * 16
     assert harness.scheduler.num_preemptions > 0
-    steps = sum(u.timings.preemptions for job in jobs for u in job.updates if u.timings)
+    steps = sum(u.times.preemptions for job in jobs for u in job.updates if u.finish_reason)
     assert steps == harness.scheduler.num_preemptions
     harness.check_drained()
 
@@ -204,7 +204,7 @@ def test_the_youngest_gives_way_and_the_oldest_never_does() -> None:
     harness = Harness(256, max_num_seqs=4)
     jobs = [harness.add([seed] * 30, max_tokens=90) for seed in range(4)]
     harness.drain()
-    preempted = [job.updates[-1].timings.preemptions for job in jobs if job.updates[-1].timings]
+    preempted = [job.updates[-1].times.preemptions for job in jobs]
     assert preempted[0] == 0
     assert preempted[-1] > 0
     assert preempted == sorted(preempted)
@@ -245,6 +245,32 @@ def test_a_parked_sequence_needs_room_for_its_prefix_too() -> None:
     assert not beside.is_finished
     harness.drain()
     assert harness.scheduler.num_preemptions == 1
+
+
+def test_a_cached_prefix_is_no_room_for_the_one_that_shares_it() -> None:
+    harness = Harness(256, chunk=256)
+    harness.add(TEXT[:100], max_tokens=0)
+    harness.drain()
+    harness.add([9] * 90, max_tokens=30)
+    harness.turn(10)
+    job = harness.add(TEXT[:130], max_tokens=5)
+    harness.turn(3)
+    assert harness.sequence(job).status is SequenceStatus.WAITING
+    harness.drain()
+    assert harness.scheduler.num_preemptions == 0
+
+
+def test_the_older_of_a_parked_and_a_waiting_one_comes_first() -> None:
+    harness = Harness(512)
+    jobs = [harness.add([seed] * 30, max_tokens=60) for seed in range(3)]
+    harness.turn(5)
+    harness.scheduler.preempt(harness.sequence(jobs[2]))
+    harness.budget.token_seconds = 0.0
+    harness.scheduler.preempt(harness.sequence(jobs[1]))
+    states = [harness.sequence(job).status for job in jobs[1:]]
+    assert states == [SequenceStatus.WAITING, SequenceStatus.PARKED]
+    harness.turn()
+    assert harness.sequence(jobs[1]) in harness.scheduler.running
 
 
 def test_parked_memory_is_bounded() -> None:

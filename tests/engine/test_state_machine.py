@@ -117,7 +117,6 @@ class EngineMachine(RuleBasedStateMachine):
         if queue_only:
             job.request.queue_deadline = 0.0
         else:
-            job.may_abort = True
             job.request.deadline = 0.0
         self.harness.turn()
         assert queue_only or job.is_finished

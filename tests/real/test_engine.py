@@ -91,6 +91,8 @@ def test_a_stop_string_ends_the_text_before_it(engine: Engine) -> None:
     assert output.text == " over a"
     assert output.finish_reason == "stop"
     assert output.outputs[0].stop_reason == " lazy"
+    assert output.outputs[0].timings.steps >= 3
+    assert output.outputs[0].timings.decode_seconds > 0
 
 
 def test_a_stop_token_ends_the_text(engine: Engine) -> None:
