@@ -1,5 +1,6 @@
-"""Decode and prefill speed of llama-batched-bench: stock on separate caches and on one pool, and with
-avllm's attention kernel on one pool; interleaved, medians.
+"""Compare llama-batched-bench: stock on separate caches and on one pool, our kernel on one.
+
+Interleaved rounds, medians.
 
 Usage: compare.py MODEL.gguf [--bin build/peers/bin] [--rounds 5] [--case 16x780 ...]
 """
@@ -13,6 +14,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
+CASES = ["1x150", "1x770", "1x2000", "32x140", "16x780"]
 VARIANTS = {
     "stock separate": ("llama-batched-bench", []),
     "stock pool": ("llama-batched-bench", ["--kv-unified"]),
@@ -59,15 +61,12 @@ def main() -> None:
     parser.add_argument("--bin", type=Path, default=Path("build/peers/bin"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument(
-        "--case", nargs="+", default=["1x150", "1x770", "1x2000", "32x140", "16x780"]
-    )
+    parser.add_argument("--case", nargs="+", default=CASES)
     options = parser.parse_args()
     print(f"load average {os.getloadavg()[0]:.1f}, {options.threads} threads, {options.model.name}")
     for case in options.case:
-        report(
-            case, [{v: measure(options, v, case) for v in VARIANTS} for _ in range(options.rounds)]
-        )
+        rounds = range(options.rounds)
+        report(case, [{v: measure(options, v, case) for v in VARIANTS} for _ in rounds])
     print(f"load average {os.getloadavg()[0]:.1f}")
 
 

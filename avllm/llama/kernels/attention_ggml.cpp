@@ -182,19 +182,12 @@ void count(const AttentionPlan & plan) {
 }
 
 void merge_partials(const Attention & a, const Job & job, int thread, int threads) {
-    const AttentionPlan & plan = *job.plan;
     const size_t size = 2 + a.v.head_size;
-    for (size_t i = 0; i < plan.tiles.size(); ++i) {
-        if (plan.first_partial[i] < 0) continue;
-        const RowTile & tile = plan.tiles[i];
-        const int queries = tile.n_rows * group_size(a);
-        for (int item = thread; item < a.kv_heads * queries; item += threads) {
-            const int kv_head = item / queries, query = item % queries;
-            const size_t first = plan.first_partial[i] + size_t(kv_head) * plan.splits[i] * queries + query;
-            job.kernel->merge(a, tile, kv_head, query, job.partials + first * size, queries * size, plan.splits[i],
-                         job.scratch + thread * job.scratch_floats);
-        }
-    }
+    float * scratch = job.scratch + thread * job.scratch_floats;
+    const auto merge = [&](const RowTile & tile, int kv_head, int query, size_t first, size_t stride, int n) {
+        job.kernel->merge(a, tile, kv_head, query, job.partials + first * size, stride * size, n, scratch);
+    };
+    job.plan->for_each_merge(a, merge, thread, threads);
 }
 
 void work(const Attention & a, const Job & job, const ggml_compute_params * params) {

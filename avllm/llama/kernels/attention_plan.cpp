@@ -149,7 +149,7 @@ void AttentionPlan::add_stream(const Attention & a, const AttentionKernel & kern
     builder.close();
 }
 
-// A unit is at most an eighth of a thread's share (so that a slow thread is not waited for), unless
+// A unit is at most a quarter of a thread's share (so that a slow thread is not waited for), unless
 // that would be less than a block.
 void AttentionPlan::cut(const Attention & a, int threads) {
     size_t total = 0;
@@ -159,9 +159,9 @@ void AttentionPlan::cut(const Attention & a, int threads) {
         const RowTile & t = tiles[i];
         const int blocks = (t.n_cells + kBlockCells - 1) / kBlockCells;
         const int wanted = int(size_t(t.n_cells) * t.n_rows / largest) + 1;
-        const int range = (blocks + std::min(wanted, std::max(blocks, 1)) - 1) /
-                          std::min(wanted, std::max(blocks, 1)) * kBlockCells;
-        const int n = range ? std::max(1, (t.n_cells + range - 1) / range) : 1;
+        const int pieces = std::max(1, std::min(wanted, blocks));
+        const int range = (blocks + pieces - 1) / pieces * kBlockCells;
+        const int n = range ? (t.n_cells + range - 1) / range : 1;
         const int queries = t.n_rows * group_size(a);
         splits.push_back(n);
         first_partial.push_back(n > 1 ? int(n_partials) : -1);
@@ -169,8 +169,7 @@ void AttentionPlan::cut(const Attention & a, int threads) {
             for (int s = 0; s < n; ++s) {
                 const int partial = n > 1 ? int(n_partials) : -1;
                 if (n > 1) n_partials += queries;
-                units.push_back({int(i), kv_head, s * range, n > 1 ? std::min(t.n_cells, (s + 1) * range) : t.n_cells,
-                                 partial});
+                units.push_back({int(i), kv_head, s * range, std::min(t.n_cells, (s + 1) * range), partial});
             }
     }
 }

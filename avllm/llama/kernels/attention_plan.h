@@ -21,6 +21,20 @@ struct AttentionPlan {
     AttentionPlan(AttentionPlan &&) = default;
     AttentionPlan & operator=(AttentionPlan &&) = default;
 
+    // Calls merge(tile, kv_head, query, first, stride, n) for what was cut: n partial results, the
+    // first and every stride-th after it; of the calls only every `step`-th, from `start` on.
+    template <class Merge> void for_each_merge(const Attention & a, Merge merge, int start = 0, int step = 1) const {
+        for (size_t i = 0; i < tiles.size(); ++i) {
+            if (splits[i] == 1) continue;
+            const int queries = tiles[i].n_rows * group_size(a);
+            for (int item = start; item < a.kv_heads * queries; item += step) {
+                const int kv_head = item / queries, query = item % queries;
+                merge(tiles[i], kv_head, query, first_partial[i] + size_t(kv_head) * splits[i] * queries + query,
+                      size_t(queries), splits[i]);
+            }
+        }
+    }
+
   private:
     std::vector<std::vector<int32_t>> cell_lists;
 
