@@ -120,11 +120,11 @@ class KVCache:
 
     def close(self, slot: Slot, *, keep: bool) -> None:
         """End the use of a running slot; ``keep`` leaves its cells as cache for others."""
-        if not (keep and self.can_share):
+        if keep and self.can_share:
+            self.commit(slot)
+            self._retire(slot)
+        else:
             self._release(slot)
-            return
-        self.commit(slot)
-        self._retire(slot)
 
     def ensure_free(self, count: int) -> bool:
         """Evict cache, least recently used first, until ``count`` cells are free, if it can be."""

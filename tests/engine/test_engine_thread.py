@@ -163,6 +163,19 @@ def test_close_with_grace_lets_requests_end(core: EngineCore, runner: FakeRunner
     assert core.status == "stopped"
 
 
+def test_what_came_before_the_close_is_within_its_grace(runner: FakeRunner) -> None:
+    core = EngineCore(runner, EngineConfig(max_num_seqs=4), 512, frozenset())
+    may_start = threading.Event()
+    runner.start = lambda: may_start.wait(PATIENCE) and None  # type: ignore[method-assign]
+    core.start()
+    caller = Caller(core, max_tokens=5)  # the engine has not looked into its inbox yet
+    thread = closing(core, grace_seconds=PATIENCE)
+    may_start.set()
+    assert caller.result().finish_reason == "length"
+    thread.join(PATIENCE)
+    assert core.status == "stopped"
+
+
 def test_a_second_close_ends_the_grace_of_the_first(core: EngineCore, runner: FakeRunner) -> None:
     gate = Gate(runner)
     caller = Caller(core, max_tokens=400)
