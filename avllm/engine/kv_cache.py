@@ -222,8 +222,7 @@ class KVCache:
         self.tree = PrefixTree()
         self._num_tail = 0
         self._active_ids = list(range(self.max_active - 1, -1, -1))
-        last = self.max_ids - 1 if self.can_share else self._scratch_id
-        self._cached_ids = list(range(last, self._scratch_id, -1))
+        self._cached_ids = list(range(self.max_ids - 1, self._scratch_id, -1))
         self._cached: set[Slot] = set()
 
     def _save(self, slot: Slot, start: int) -> bytearray:
