@@ -139,6 +139,8 @@ class EngineCore:
             self._runner.request_abort()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+            if self.status == "stopping":  # set just after the thread had ended by itself
+                self.status = "stopped"
 
     # -- engine thread -------------------------------------------------------------------------
 

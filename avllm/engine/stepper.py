@@ -173,8 +173,8 @@ class Stepper:
             self._isolate(plan)
             return
         logger.error("a step failed, %d sequences end: %s", len(plan.rows), error)
-        for rows in plan.rows:
-            self._fail(rows.sequence, error)
+        for rows in plan.rows:  # an exception of its own for each: callers raise them
+            self._fail(rows.sequence, DecodeError(str(error), error.status))
         if error.status != _INVALID_BATCH:
             # Cells that a failed step wrote cannot be trusted: the others start over.
             self.scheduler.reset_running()
