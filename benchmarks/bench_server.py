@@ -22,7 +22,24 @@ Server = Callable[..., Any]
 _rounds = itertools.count(1)
 
 # One token each in the default model's vocabulary, so that lengths are known.
-_WORDS = "time way day man world life hand part child eye woman place work week case point".split()
+_WORDS = [
+    "time",
+    "way",
+    "day",
+    "man",
+    "world",
+    "life",
+    "hand",
+    "part",
+    "child",
+    "eye",
+    "woman",
+    "place",
+    "work",
+    "week",
+    "case",
+    "point",
+]
 
 
 @pytest.fixture(params=["separate", "unified"])

@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("avllm benchmarks")
     group.addoption("--rounds", type=int, default=3, help="interleaved rounds of each comparison")
     group.addoption("--model", default="smollm2", help="model to measure: alias or GGUF file")
+    group.addoption("--openvino-python", help="interpreter that has openvino-genai")
     group.addoption("--peers", default="build/peers/bin", help="folder of llama.cpp's own tools")
 
 
