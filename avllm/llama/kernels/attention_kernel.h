@@ -174,7 +174,7 @@ inline float query_scale(const Attention & a) { return a.softcap != 0 ? a.scale 
 // --- one row: dot products, a group's heads at a time --------------------------------------------
 
 // scores[h][j] = q[h] . K[j]: K is read once for all heads, four cells at a time. Meanwhile the block's
-// V comes nearer.
+// V comes nearer (the first block's: later ones' did before).
 template <class Read, int HEADS>
 void dot_scores(const CellVectors & k, const CellVectors & v, int n, const float * q, float * scores) {
     for (int j = 0; j < n; j += 4) {
@@ -206,7 +206,8 @@ void dot_scores(const CellVectors & k, const CellVectors & v, int n, const float
     }
 }
 
-// acc[h] = acc[h] * rescale[h] + sum over j of weights[h][j] V[j], VECS vectors of it from d on.
+// acc[h] = acc[h] * rescale[h] + sum over j of weights[h][j] V[j], VECS vectors of it from d on. Meanwhile
+// the next block's V comes nearer.
 template <class Read, int HEADS, int VECS>
 void add_values_part(const CellVectors & v, int n, int d, const float * weights, const float * rescale, float * acc) {
     Vec sums[HEADS][VECS];
@@ -217,6 +218,7 @@ void add_values_part(const CellVectors & v, int n, int d, const float * weights,
             sums[h][i] = Simd::mul(Simd::load(acc + h * v.size + d + i * kLanes), Simd::set(rescale[h]));
     for (int j = 0; j < n; ++j) {
         const Read row{v.at(j)};
+        if (d == 0) v.prefetch(j + kBlockCells);
         Vec x[VECS];
 #pragma GCC unroll 4
         for (int i = 0; i < VECS; ++i) x[i] = row.load(d + i * kLanes);
