@@ -116,8 +116,8 @@ void report(const Shape & s, const AttentionKernel & kernel) {
     const double seen = double(s.sequences) * s.rows * (s.length - (s.rows - 1) / 2.0);
     const double flops = seen * Bench::kHeads * Bench::kSize * 4;
     const double bytes = double(s.sequences) * s.length * Bench::kKvHeads * Bench::kSize * 4;
-    std::printf("%-22s %-9s plan %8.1f us  units %9.1f us  %6.1f GFLOP/s  K and V once %6.1f GB/s\n", s.what, kernel.name,
-                plan * 1e6, work * 1e6, flops / work / 1e9, bytes / work / 1e9);
+    std::printf("%-22s %-9s plan %8.1f us  units %9.1f us  %6.1f GFLOP/s  K and V once %6.1f GB/s\n", s.what,
+                kernel.name, plan * 1e6, work * 1e6, flops / work / 1e9, bytes / work / 1e9);
 }
 
 }  // namespace

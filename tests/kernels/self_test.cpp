@@ -102,7 +102,8 @@ struct Problem {
         std::vector<float> scratch(kernel.scratch_size(a)), partials(plan.n_partials * (2 + size));
         for (const Unit & u : plan.units) kernel.run(a, plan.tiles[u.tile], u, scratch.data(), partials.data());
         plan.for_each_merge(a, [&](const RowTile & tile, int kv_head, int query, size_t first, size_t stride, int n) {
-            kernel.merge(a, tile, kv_head, query, partials.data() + first * (2 + size), stride * (2 + size), n, scratch.data());
+            kernel.merge(a, tile, kv_head, query, partials.data() + first * (2 + size), stride * (2 + size), n,
+                         scratch.data());
         });
     }
 
@@ -132,7 +133,8 @@ struct Problem {
         }
         double worst = 0;
         for (int d = 0; d < size; ++d) {
-            const double difference = std::fabs(out[(size_t(row) * heads + head) * size + d] - (total > 0 ? expected[d] / total : 0));
+            const double wanted = total > 0 ? expected[d] / total : 0;
+            const double difference = std::fabs(out[(size_t(row) * heads + head) * size + d] - wanted);
             worst = std::isnan(difference) ? INFINITY : std::max(worst, difference);
         }
         return worst;
@@ -152,7 +154,7 @@ int main() {
                         p.run(**kernel, between(1, 4));
                         const double error = p.error();
                         if (error > 3e-6) {
-                            std::printf("%s: type %d, %d rows, %d heads, %d KV heads, %d cells, head size %d: off by %g\n",
+                            std::printf("%s: type %d, %d rows, %d heads, %d KV heads, %d cells, size %d: off by %g\n",
                                         (*kernel)->name, int(type), rows, p.heads, p.kv_heads, p.cells, size, error);
                             return 1;
                         }

@@ -167,7 +167,8 @@ Job prepare(const Attention & a, const ggml_tensor * mask, float max_bias, int t
         if (max_bias > 0) self.slopes = alibi_slopes(a.heads, max_bias);
         const size_t scratch = (kernel->scratch_size(a) + 31) / 16 * 16;
         float * buffer = self.buffer(scratch * threads + plan.n_partials * (2 + a.v.head_size));
-        return {kernel, &plan, max_bias > 0 ? self.slopes.data() : nullptr, buffer, buffer + scratch * threads, scratch};
+        const float * slopes = max_bias > 0 ? self.slopes.data() : nullptr;
+        return {kernel, &plan, slopes, buffer, buffer + scratch * threads, scratch};
     } catch (const std::bad_alloc &) {
         return {};  // stock needs no memory
     }

@@ -12,7 +12,8 @@ namespace {
 
 using Context = std::unique_ptr<ggml_context, void (*)(ggml_context *)>;
 
-ggml_tensor * filled(ggml_context * context, int type, int64_t n0, int64_t n1, int64_t n2, int64_t n3, const void * data) {
+ggml_tensor * filled(ggml_context * context, int type, int64_t n0, int64_t n1, int64_t n2, int64_t n3,
+                     const void * data) {
     ggml_tensor * t = ggml_new_tensor_4d(context, ggml_type(type), n0, n1, n2, n3);
     std::memcpy(t->data, data, ggml_nbytes(t));
     return t;
