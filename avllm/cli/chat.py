@@ -7,6 +7,7 @@ else to stderr, so a conversation can be piped.
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ def chat(model: str, system: str | None, **options: Any) -> None:
     params = make_struct(SamplingParams, options)
     config = make_struct(EngineConfig, options)
     with opened_engine(model, config) as engine:
+        if sys.stdin.isatty():
+            # Shells let background jobs ignore Ctrl-C and programs inherit that; here it has a use.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         conversation = Conversation(engine, params, system)
         _say(f"{model} is listening. /help lists the commands.")
         while (line := _read_line()) is not None:
