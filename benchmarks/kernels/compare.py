@@ -15,10 +15,13 @@ import subprocess
 from pathlib import Path
 
 CASES = ["1x150", "1x770", "1x2000", "32x140", "16x780"]
-VARIANTS = {
-    "stock separate": ("llama-batched-bench", []),
-    "stock pool": ("llama-batched-bench", ["--kv-unified"]),
-    "avllm pool": ("avllm-batched-bench", ["--kv-unified"]),
+# glibc's own way to huge pages: tells the kernel's share from theirs, which avllm asks for itself.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+VARIANTS: dict[str, tuple[str, list[str], dict[str, str]]] = {
+    "stock separate": ("llama-batched-bench", [], {}),
+    "stock separate, huge pages": ("llama-batched-bench", [], HUGE_PAGES),
+    "stock pool": ("llama-batched-bench", ["--kv-unified"], {}),
+    "avllm pool": ("avllm-batched-bench", ["--kv-unified"], {}),
 }
 NEW_TOKENS = 16
 
@@ -26,7 +29,7 @@ NEW_TOKENS = 16
 def measure(options: argparse.Namespace, variant: str, case: str) -> dict[str, float]:
     """Run one variant on `sequences x prompt length`; return tokens per second by phase."""
     sequences, prompt = map(int, case.split("x"))
-    tool, extra = VARIANTS[variant]
+    tool, extra, environment = VARIANTS[variant]
     new_tokens = NEW_TOKENS if sequences > 1 else 4 * NEW_TOKENS
     per_sequence = (prompt + new_tokens + 255) // 256 * 256
     command = [
@@ -37,7 +40,9 @@ def measure(options: argparse.Namespace, variant: str, case: str) -> dict[str, f
         *("-npp", str(prompt), "-ntg", str(new_tokens), "-npl", str(sequences)),
         *extra,
     ]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
     result = json.loads(next(line for line in run.stdout.splitlines() if line.startswith("{")))
     return {"prefill": result["speed_pp"], "decode": result["speed_tg"]}
 
