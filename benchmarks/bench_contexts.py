@@ -50,7 +50,9 @@ def bench_contexts(
         )
 
     cells = sequences * (prompt + GENERATE) + 1024
-    config = EngineConfig(context_length=cells, max_num_seqs=sequences, prefix_cache=False)
+    config = EngineConfig(
+        context_length=cells, max_num_seqs=sequences, prefix_cache=False, itl_target_ms=5000
+    )
     with Engine(model_file, config) as engine:
         title = f"decode {sequences} x {prompt}, peer {peer}"
         compare(title, lambda: {"decode": _ours(engine, sequences, prompt)}, theirs)

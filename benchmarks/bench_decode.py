@@ -20,7 +20,9 @@ GENERATE = 64
 
 @pytest.fixture(scope="module")
 def engine(model_file: Path) -> Iterator[Engine]:
-    with Engine(model_file, EngineConfig(context_length=8192, prefix_cache=False)) as engine:
+    # Prompts are computed at once, so that all sequences decode together for nearly all the time.
+    config = EngineConfig(context_length=8192, prefix_cache=False, itl_target_ms=5000)
+    with Engine(model_file, config) as engine:
         yield engine
 
 
