@@ -50,7 +50,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_requests: int = 1024
     max_queued_tokens: int = 1_048_576
     queue_timeout_seconds: float = 600.0
-    itl_target_ms: float = 100.0
+    itl_target_ms: float = 65.0
     prefix_cache: bool = True
     park_memory_mib: int = 1024
     kv_cache_type: str = "f16"

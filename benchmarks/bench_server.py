@@ -192,7 +192,6 @@ def _pressing() -> list[dict[str, Any]]:
 
 def _body(prompt: str, max_tokens: int) -> dict[str, Any]:
     return {
-        "model": "model",
         "prompt": prompt,
         "max_tokens": max_tokens,
         "temperature": 0,
