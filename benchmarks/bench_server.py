@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,32 +161,25 @@ def bench_thousand_requests(benchmark: Any, model_file: Path, record_figures: An
     record_figures("1,000 requests at once", {"answered": answered, "/health p99, ms": p99})
 
 
-def _health_probe(url: str) -> Any:
-    import threading
-    import time
-    from contextlib import contextmanager
+@contextmanager
+def _health_probe(url: str) -> Iterator[list[float]]:
+    waits: list[float] = []
+    done = threading.Event()
 
-    @contextmanager
-    def probe() -> Iterator[list[float]]:
-        waits: list[float] = []
-        done = threading.Event()
+    def ask() -> None:
+        with httpx.Client() as client:
+            while not done.wait(0.1):
+                started = time.perf_counter()
+                client.get(f"{url}/health").raise_for_status()
+                waits.append(time.perf_counter() - started)
 
-        def ask() -> None:
-            with httpx.Client() as client:
-                while not done.wait(0.1):
-                    started = time.perf_counter()
-                    client.get(f"{url}/health").raise_for_status()
-                    waits.append(time.perf_counter() - started)
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        try:
-            yield waits
-        finally:
-            done.set()
-            thread.join()
-
-    return probe()
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield waits
+    finally:
+        done.set()
+        thread.join()
 
 
 def _pressing() -> list[dict[str, Any]]:

@@ -152,12 +152,10 @@ class BaseEngine:
         try:
             request = self._make_request(prompt, params, sink, timeout, cache_salt)
             self._core.submit(request)
-        except EngineOverloadedError:  # too many prompt tokens wait
-            self.metrics.count_rejected("queue_full")
+        except BaseException as error:
             self._core.inbox.release()
-            raise
-        except BaseException:
-            self._core.inbox.release()
+            if isinstance(error, EngineOverloadedError):  # too many prompt tokens wait
+                self.metrics.count_rejected("queue_full")
             raise
         return request
 

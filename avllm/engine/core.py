@@ -22,10 +22,7 @@ from avllm.engine.request import Cancellation, GenerationRequest
 from avllm.engine.scheduler import Scheduler
 from avllm.engine.step_budget import StepBudget
 from avllm.engine.stepper import Stepper
-from avllm.errors import (
-    AvllmError,
-    EngineStoppedError,
-)
+from avllm.errors import AvllmError, EngineStoppedError
 
 logger = logging.getLogger("avllm.engine")
 

@@ -69,14 +69,6 @@ cdef extern from "llama.h" nogil:
         LLAMA_FLASH_ATTN_TYPE_DISABLED
         LLAMA_FLASH_ATTN_TYPE_ENABLED
 
-    ctypedef enum llama_token_attr:
-        LLAMA_TOKEN_ATTR_UNKNOWN
-        LLAMA_TOKEN_ATTR_UNUSED
-        LLAMA_TOKEN_ATTR_NORMAL
-        LLAMA_TOKEN_ATTR_CONTROL
-        LLAMA_TOKEN_ATTR_USER_DEFINED
-        LLAMA_TOKEN_ATTR_BYTE
-
     ctypedef struct llama_batch:
         int32_t n_tokens
         llama_token * token
@@ -114,7 +106,6 @@ cdef extern from "llama.h" nogil:
 
     void llama_backend_init() except +
     const char * llama_print_system_info() except +
-    bool llama_supports_gpu_offload()
 
     llama_model_params llama_model_default_params()
     llama_context_params llama_context_default_params()
@@ -125,9 +116,6 @@ cdef extern from "llama.h" nogil:
     int32_t llama_model_n_ctx_train(const llama_model * model)
     int32_t llama_model_n_embd(const llama_model * model)
     int32_t llama_model_n_layer(const llama_model * model)
-    int32_t llama_model_n_head(const llama_model * model)
-    int32_t llama_model_n_head_kv(const llama_model * model)
-    int32_t llama_model_n_swa(const llama_model * model)
     int32_t llama_model_meta_count(const llama_model * model)
     int32_t llama_model_meta_key_by_index(
         const llama_model * model, int32_t i, char * buf, size_t buf_size)
@@ -137,7 +125,6 @@ cdef extern from "llama.h" nogil:
     uint64_t llama_model_size(const llama_model * model)
     uint64_t llama_model_n_params(const llama_model * model)
     const char * llama_model_chat_template(const llama_model * model, const char * name)
-    bool llama_model_has_encoder(const llama_model * model)
     bool llama_model_has_decoder(const llama_model * model)
     bool llama_model_is_recurrent(const llama_model * model)
     bool llama_model_is_hybrid(const llama_model * model)
@@ -145,11 +132,9 @@ cdef extern from "llama.h" nogil:
     int32_t llama_vocab_n_tokens(const llama_vocab * vocab)
     llama_token llama_vocab_bos(const llama_vocab * vocab)
     llama_token llama_vocab_eos(const llama_vocab * vocab)
-    llama_token llama_vocab_eot(const llama_vocab * vocab)
     bool llama_vocab_get_add_bos(const llama_vocab * vocab)
     bool llama_vocab_is_eog(const llama_vocab * vocab, llama_token token)
     bool llama_vocab_is_control(const llama_vocab * vocab, llama_token token)
-    llama_token_attr llama_vocab_get_attr(const llama_vocab * vocab, llama_token token)
     int32_t llama_tokenize(
         const llama_vocab * vocab, const char * text, int32_t text_len, llama_token * tokens,
         int32_t n_tokens_max, bool add_special, bool parse_special) except +
@@ -163,7 +148,6 @@ cdef extern from "llama.h" nogil:
         llama_context * ctx, ggml_threadpool_t threadpool, ggml_threadpool_t threadpool_batch)
     void llama_detach_threadpool(llama_context * ctx)
     uint32_t llama_n_ctx(const llama_context * ctx)
-    uint32_t llama_n_ctx_seq(const llama_context * ctx)
     uint32_t llama_n_batch(const llama_context * ctx)
     void llama_synchronize(llama_context * ctx) except +
     int32_t llama_decode(llama_context * ctx, llama_batch batch) except +

@@ -103,15 +103,9 @@ except ModelLoadError as error:
 
 
 def test_too_little_memory_for_the_cache_is_an_error_and_not_a_crash(model_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _TOO_LITTLE_MEMORY, str(model_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.startswith("memory")
-    assert "1048576 cells" in done.stdout
+    output = _python(_TOO_LITTLE_MEMORY, model_path)
+    assert output.startswith("memory")
+    assert "1048576 cells" in output
 
 
 _TOO_LITTLE_FOR_WEIGHTS = """
@@ -129,14 +123,8 @@ except ModelLoadError as error:
 
 
 def test_too_little_memory_for_the_weights_is_an_error_and_not_a_crash(model_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _TOO_LITTLE_FOR_WEIGHTS, str(model_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stdout.startswith("memory"), done.stdout + done.stderr
+    output = _python(_TOO_LITTLE_FOR_WEIGHTS, model_path)
+    assert output.startswith("memory")
 
 
 def test_chat_template_is_the_models_own(model: Model) -> None:
@@ -160,6 +148,11 @@ def test_chat_template_can_be_replaced(model: Model) -> None:
 def test_a_template_that_does_not_parse_is_a_load_error(model: Model) -> None:
     with pytest.raises(ModelLoadError, match="chat template"):
         ChatTemplate(model, "{% for %}")
+
+
+def _python(code: str, model_path: Path) -> str:
+    command = [sys.executable, "-c", code, str(model_path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def _reason(path: Path) -> str:
